@@ -1,0 +1,78 @@
+"""The actor: observe, choose, step."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qlearn.exploration import epsilon_greedy
+from qlearn.types import Array, Envs, Episode, Steps
+
+
+class Actor:
+    """Plays a batch of environments epsilon-greedily and keeps their running episodes.
+
+    Args:
+        envs: the environments.
+        q_values: observations `[E, *shape]` (or `[E, stack, *shape]`) to Q-values `[E, A]`.
+        rng: draws the coins and the random actions.
+        stack: observations that the network sees at once.
+    """
+
+    def __init__(
+        self, envs: Envs, q_values: Callable[[Tensor], Tensor], rng: np.random.Generator, *, stack: int = 1
+    ) -> None:
+        self.envs, self.q_values, self.rng, self.stack = envs, q_values, rng, stack
+        self.restart()
+
+    def restart(self) -> None:
+        """Leave all running episodes and start the next ones."""
+        envs = self.envs
+        self.obs = envs.reset()
+        self._window = Window(self.obs, self.stack)
+        self._ended = np.zeros(envs.num_envs, np.bool_)
+        self._return = np.zeros(envs.num_envs)
+        self._length = np.zeros(envs.num_envs, np.int64)
+
+    def rollout(self, epsilon: float) -> tuple[Steps, list[Episode]]:
+        """One step of every environment: rows `[1, E, ...]`, and the episodes that ended with it.
+
+        Where an episode has ended, the row holds its final observation, and the next one begins.
+        """
+        obs, ended = self.obs, self._ended
+        action = epsilon_greedy(self._greedy, epsilon, len(obs), self.envs.space.num_actions, self.rng)
+        self.obs, reward, terminated, truncated = self.envs.step(action)
+        self._window.push(self.obs, ended)
+        self._ended = done = terminated | truncated
+        self._return += reward
+        self._length += ~ended
+        episodes = []
+        for env in np.flatnonzero(done):
+            episodes.append(Episode(float(self._return[env]), int(self._length[env]), int(env)))
+            self._return[env], self._length[env] = 0.0, 0
+        return Steps(obs[None], action[None], reward[None], terminated[None], done[None]), episodes
+
+    def _greedy(self) -> Array:
+        q: Array = self.q_values(torch.from_numpy(self._window.view())).numpy()
+        return q.argmax(-1)
+
+
+class Window:
+    """The last `stack` observations of running episodes, `[E, stack, *shape]`, zeros before their start."""
+
+    def __init__(self, obs: Array, stack: int) -> None:
+        self.stack = stack
+        self._frames = np.zeros((len(obs), stack, *obs.shape[1:]), obs.dtype)
+        self._frames[:, -1] = obs
+
+    def push(self, obs: Array, first: Array) -> None:
+        """Add observations `[E, *shape]`; `first` `[E]` marks those that start an episode."""
+        if self.stack > 1:
+            self._frames[:, :-1] = self._frames[:, 1:]
+            self._frames[first] = 0
+        self._frames[:, -1] = obs
+
+    def view(self) -> Array:
+        """What the network sees; with `stack = 1` there is no axis for it."""
+        return self._frames if self.stack > 1 else self._frames[:, 0]

@@ -1,0 +1,79 @@
+"""The agent: what training leaves behind."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from qlearn.envs import Encoder
+from qlearn.errors import UsageError
+from qlearn.types import Array
+from qlearn.values import Value
+
+
+class Agent:
+    """A trained network that answers two questions: what is each action worth, and which one is best.
+
+    Args:
+        network: observations to a `Dist`.
+        value: what its numbers mean.
+        encoder: the observation space.
+        stack: observations that the network sees at once; with more than one, `obs` has an axis for them before
+            its own, oldest first.
+    """
+
+    def __init__(self, network: nn.Module, value: Value, encoder: Encoder, *, stack: int = 1) -> None:
+        self.network, self.value, self.encoder, self.stack = network, value, encoder, stack
+        self._device = next(network.parameters()).device
+
+    @torch.no_grad()
+    def q_values(self, obs: Any) -> Array:
+        """Q of every action: `[A]` for one observation, `[B, A]` for a batch.
+
+        An observation is whatever the environment returns. A batch is an array with one more axis, or a list.
+        """
+        encoded, batched = self._encode(obs)
+        q: Array = self.policy_values(encoded)
+        return q if batched else q[0]
+
+    def act(self, obs: Any, *, epsilon: float = 0.0, rng: np.random.Generator | None = None) -> Any:
+        """The best action: an `int` for one observation, an array `[B]` for a batch.
+
+        With `epsilon` it is a random one that often, drawn from `rng`.
+        """
+        q = self.q_values(obs)
+        action = q.argmax(-1)
+        if epsilon:
+            rng = rng or np.random.default_rng()
+            coin, other = rng.random(np.shape(action)) < epsilon, rng.integers(q.shape[-1], size=np.shape(action))
+            action = np.where(coin, other, action)
+        action = action + self.encoder.first_action
+        return int(action) if np.ndim(action) == 0 else action
+
+    @torch.no_grad()
+    def policy_values(self, encoded: Array) -> Array:
+        """Q of encoded observations `[B, *shape]`, `[B, A]`."""
+        obs = torch.from_numpy(np.ascontiguousarray(encoded)).to(self._device)
+        q: Array = self.value.mean(self.network(obs)).cpu().numpy()
+        return q
+
+    def policy(self, encoded: Array) -> Array:
+        """The greedy actions, counted from 0, of encoded observations `[B, *shape]`."""
+        best: Array = self.policy_values(encoded).argmax(-1)
+        return best
+
+    def _encode(self, obs: Any) -> tuple[Array, bool]:
+        """Any observation or batch of them as `[B, *shape]`, and whether it was a batch."""
+        shape = self.encoder.space.shape
+        shape = (self.stack, *shape) if self.stack > 1 else shape
+        if self.encoder.plain and not isinstance(obs, (list, tuple)):
+            encoded = self.encoder.encode(obs)
+            if encoded.shape == shape:
+                return encoded[None], False
+            if encoded.shape[1:] == shape and encoded.ndim == len(shape) + 1:
+                return encoded, True
+            raise UsageError(f"an observation of shape {encoded.shape}; the agent takes {shape}, or a batch of it")
+        if isinstance(obs, list) and not self.encoder.gym_space.contains(obs):
+            return np.stack([self.encoder.encode(one) for one in obs]), True
+        return self.encoder.encode(obs)[None], False

@@ -1,0 +1,89 @@
+"""The library's few calls, as they are made from Python."""
+
+from pathlib import Path
+from typing import Any
+
+from qlearn import presets, runs
+from qlearn.agent import Agent
+from qlearn.build import MakeNetwork, build_envs, with_custom_network
+from qlearn.config import check, override
+from qlearn.evaluate import Evaluation
+from qlearn.evaluate import evaluate as run_evaluation
+from qlearn.runs.directory import read_config
+from qlearn.runs.display import Display, Silent, Terminal
+
+
+def train(
+    env: str,
+    *,
+    preset: str = "dqn",
+    network: MakeNetwork | None = None,
+    run_dir: str | Path | None = None,
+    progress: bool = True,
+    **changes: Any,
+) -> runs.Run:
+    """Train an agent, in a run directory of its own.
+
+    Args:
+        env: the id of a Gymnasium environment with Discrete actions, or `module:Id`.
+        preset: the configuration to start from.
+        network: a network of your own: a function of the observation's shape and the number of actions that
+            returns an `nn.Module` from observations `[B, *shape]` to Q-values `[B, A]`.
+        run_dir: the directory; by default the first free `runs/ENV/PRESET-seedN-NNN`.
+        progress: show how it goes.
+        changes: fields of the configuration: `steps=50_000, seed=1, learner={"batch_size": 32}`.
+
+    Returns:
+        A `Run`: `.summary`, `.agent`, `.path`.
+
+    Raises:
+        QlearnError: one line that says what is wrong, where, and the fix.
+    """
+    config = override(presets.get(preset, env), changes)
+    if network is not None:
+        config = with_custom_network(config)
+    config = check(config)
+    return runs.start(
+        config, run_dir=run_dir, network=network, command=f"qlearn.train({env!r})", display=_display(progress, config.steps)
+    )
+
+
+def resume(
+    run: str | Path, *, steps: int | None = None, network: MakeNetwork | None = None, progress: bool = True
+) -> runs.Run:
+    """Continue a run from its newest checkpoint, to `steps` environment steps in all where given."""
+    total = steps or read_config(Path(run)).steps
+    return runs.resume(run, steps=steps, network=network, display=_display(progress, total))
+
+
+def load(run: str | Path, *, network: MakeNetwork | None = None) -> Agent:
+    """The agent of a run's newest checkpoint. Nothing in a run directory can run code."""
+    return runs.load(run, network)
+
+
+def evaluate(
+    run: str | Path, *, episodes: int = 100, seed: int = 0, num_envs: int = 10, network: MakeNetwork | None = None
+) -> Evaluation:
+    """Play whole episodes with the greedy policy of a run; the starts are never those of training.
+
+    Args:
+        run: the run directory.
+        episodes: how many.
+        seed: of their starts.
+        num_envs: environments that share the work; the returns do not depend on it.
+        network: the network of a run that has one of your own.
+    """
+    config, agent = read_config(Path(run)), load(run, network=network)
+    envs = build_envs(config, min(num_envs, episodes), seed=seed, stream="evaluate")
+    try:
+        return run_evaluation(
+            agent.policy, envs, episodes, env_id=config.env.id, stack=config.env.frame_stack, policy="greedy", epsilon=0.0, seed=seed
+        )
+    finally:
+        envs.close()
+
+
+def _display(progress: bool, total_steps: int) -> Display:
+    return Terminal(total_steps) if progress else Silent()
+
+

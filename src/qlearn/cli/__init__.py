@@ -1,0 +1,5 @@
+"""The command line: one file a verb, no logic of its own."""
+
+from qlearn.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,45 @@
+"""`qlearn evaluate RUN`: play whole episodes and report the returns."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+import qlearn
+from qlearn.cli.parse import parse
+from qlearn.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Play whole episodes with the greedy policy of a run, from starts that training never saw."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """The run directory."""
+    episodes: int = 100
+    """How many."""
+    seed: int = 0
+    """Seed of the episodes' starts."""
+    json: Annotated[bool, tyro.conf.FlagConversionOn] = False
+    """Print one JSON object, with every return."""
+
+
+def main(argv: list[str]) -> int:
+    """Evaluate; returns the exit code."""
+    arguments = parse(Arguments, argv, "evaluate")
+    if arguments.episodes < 1:
+        raise UsageError(f"--episodes is {arguments.episodes}; it must be at least 1")
+    result = qlearn.evaluate(arguments.run, episodes=arguments.episodes, seed=arguments.seed).summary()
+    if arguments.json:
+        print(json.dumps(result))
+        return 0
+    print(
+        f"{result['env_id']}: mean return {result['mean']:.1f} over {result['episodes']} episodes "
+        f"(95 % interval {result['ci_low']:.1f} to {result['ci_high']:.1f}), "
+        f"standard deviation {result['std']:.1f}, median {result['median']:.1f}; greedy policy"
+    )
+    if cut := result["protocol"]["episodes_cut"]:
+        print(f"{cut} of them did not end by themselves and were cut")
+    return 0

@@ -1,0 +1,265 @@
+"""The configuration of a run: frozen records of plain values. `qlearn.build` alone turns it into parts.
+
+A field's docstring is its help on the command line, and its annotation says what it may be.
+"""
+
+import dataclasses
+import json
+import types
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+import tyro
+
+from qlearn.errors import UsageError, nearest
+
+C = TypeVar("C")
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a number may take, bounds included unless `open_low`."""
+
+    low: float
+    high: float = float("inf")
+    open_low: bool = False
+
+    def allows(self, value: float) -> bool:
+        """Whether `value` is inside; NaN never is."""
+        return (self.low < value if self.open_low else self.low <= value) and value <= self.high
+
+    def __str__(self) -> str:
+        if self.high == float("inf"):
+            return f"{'more than' if self.open_low else 'at least'} {self.low:g}"
+        return f"{'more than' if self.open_low else 'from'} {self.low:g} {'and at most' if self.open_low else 'to'} {self.high:g}"
+
+
+Count = Annotated[int, Range(1)]
+Whole = Annotated[int, Range(0)]
+Share = Annotated[float, Range(0, 1)]
+Positive = Annotated[float, Range(0, open_low=True)]
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """The environment."""
+
+    id: Annotated[str, tyro.conf.Suppress] = "CartPole-v1"
+    """Its Gymnasium id, or module:Id."""
+    num_envs: Count = 1
+    """Copies that are played at once."""
+    frame_stack: Count = 1
+    """Observations that the network sees at once."""
+    kwargs: str = "{}"
+    """Arguments of the environment's constructor, as a JSON object."""
+
+
+@dataclass(frozen=True)
+class NetworkConfig:
+    """The Q-network."""
+
+    torso: Literal["auto", "mlp", "nature", "custom"] = "auto"
+    """mlp, or the convolutions of Mnih et al. (2015); auto takes those for images of at least 36 x 36. custom is
+    a network of your own, given in Python."""
+    hidden: tuple[Count, ...] = (256, 256)
+    """Units of the hidden fully connected layers."""
+    rescale: bool = False
+    """Bring observations with declared bounds to [-1, 1]."""
+
+
+@dataclass(frozen=True)
+class BackupConfig:
+    """How the next observation is valued."""
+
+    double: bool = False
+    """The online network chooses the action that the target network values (van Hasselt et al. 2016)."""
+
+
+@dataclass(frozen=True)
+class ReplayConfig:
+    """The replay memory."""
+
+    capacity: Count = 50_000
+    """Rows that it holds; an episode takes one more than it has steps."""
+    warmup_steps: Whole = 1_000
+    """Environment steps with random actions before the first update."""
+    n_step: Count = 1
+    """Steps of reward before the bootstrap."""
+    gamma: Share = 0.99
+    """Discount per step."""
+
+
+@dataclass(frozen=True)
+class LearnerConfig:
+    """The updates."""
+
+    batch_size: Count = 64
+    """Transitions per update."""
+    replay_ratio: Annotated[float, Range(0, 1024)] = 1.0
+    """Updates per environment step; 0.25 is one update every 4 steps."""
+    target_update_steps: Count = 500
+    """Environment steps between copies of the network into the target network."""
+    loss: Literal["squared", "huber"] = "huber"
+    """(y - q)^2, or its Huber form with threshold 1."""
+    max_grad_norm: Annotated[float, Range(0)] = 10.0
+    """The gradient is scaled down to this norm; 0 leaves it as it is."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """The optimiser."""
+
+    name: Literal["adam"] = "adam"
+    """Adam (Kingma & Ba 2015)."""
+    learning_rate: Positive = 5e-4
+    """Step size at the start."""
+    end_learning_rate: Annotated[float, Range(0)] | None = None
+    """Step size after decay_steps, and from then on; by default it stays as it starts."""
+    decay_steps: Whole = 0
+    """Environment steps of its linear decay."""
+    epsilon: Annotated[float, Range(0)] = 1e-8
+    """Adam's constant in the denominator."""
+
+
+@dataclass(frozen=True)
+class ExplorationConfig:
+    """epsilon, the probability of a random action."""
+
+    start: Share = 1.0
+    """Its value at the end of the warm-up."""
+    end: Share = 0.05
+    """Its value after decay_steps, and from then on."""
+    decay_steps: Whole = 10_000
+    """Environment steps of the linear decay."""
+
+
+@dataclass(frozen=True)
+class RuntimeConfig:
+    """Where and how it runs."""
+
+    device: Annotated[Literal["cpu", "cuda"], tyro.conf.arg(aliases=["--device"])] = "cpu"
+    """Where the networks are."""
+    threads: Whole = 0
+    """Threads of PyTorch; 0 decides by the network: 1 for mlp (more only wait for each other), all for images."""
+    log_steps: Count = 1_000
+    """Environment steps between lines of training metrics."""
+    checkpoint_steps: Count = 50_000
+    """Environment steps between checkpoints; there is always one at the end."""
+    keep_checkpoints: Count = 2
+    """Checkpoints that are kept, the newest."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a run needs to start again."""
+
+    preset: Annotated[str, tyro.conf.Suppress] = "dqn"
+    """The preset that it started from."""
+    seed: Whole = 0
+    """Seed of everything that is random."""
+    steps: Count = 100_000
+    """Environment steps to stop at."""
+    until_solved: bool = False
+    """Stop when the mean return of the last window episodes reaches the threshold."""
+    window: Count = 100
+    """Episodes of the running mean."""
+    reward_threshold: float | None = None
+    """The mean return that counts as solved; by default the environment's own."""
+    max_episodes: Count | None = None
+    """Episodes to stop at."""
+    env: EnvConfig = field(default_factory=EnvConfig)
+    network: NetworkConfig = field(default_factory=NetworkConfig)
+    backup: BackupConfig = field(default_factory=BackupConfig)
+    replay: ReplayConfig = field(default_factory=ReplayConfig)
+    learner: LearnerConfig = field(default_factory=LearnerConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    exploration: ExplorationConfig = field(default_factory=ExplorationConfig)
+    runtime: RuntimeConfig = field(default_factory=RuntimeConfig)
+
+
+def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """The fields with their dotted names: `("replay.capacity", 50_000)`."""
+    for f in dataclasses.fields(config):
+        value = getattr(config, f.name)
+        if dataclasses.is_dataclass(value):
+            yield from flatten(value, f"{prefix}{f.name}.")
+        else:
+            yield prefix + f.name, value
+
+
+def override(config: C, changes: Mapping[str, Any], prefix: str = "") -> C:
+    """`config` with fields replaced: `{"seed": 1, "replay": {"capacity": 1000}}`, checked.
+
+    Raises:
+        UsageError: no such field (the nearest is named), or a value of the wrong type.
+    """
+    hints = get_type_hints(type(config), include_extras=True)
+    new: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name not in hints:
+            raise UsageError(f"unknown field {prefix}{name}{nearest(name, hints)}")
+        current = getattr(config, name)
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, Mapping):
+                raise UsageError(f"{prefix}{name} is a group of fields, not {value!r}")
+            new[name] = override(current, value, f"{prefix}{name}.")
+        else:
+            new[name] = _typed(prefix + name, hints[name], value)
+    return dataclasses.replace(config, **new)  # type: ignore[type-var]
+
+
+def check(config: Config) -> Config:
+    """The configuration, where every value is one that it may be.
+
+    Raises:
+        UsageError: a field out of range; the message names the field, the value and what is allowed.
+    """
+    config = override(config, to_dict(config))
+    try:
+        kwargs = json.loads(config.env.kwargs)
+    except json.JSONDecodeError as error:
+        raise UsageError(f"env.kwargs is {config.env.kwargs!r}, which is not JSON: {error}") from None
+    if not isinstance(kwargs, dict):
+        raise UsageError(f"env.kwargs is {config.env.kwargs!r}; it must be a JSON object")
+    if not config.network.hidden:
+        raise UsageError("network.hidden is empty; it must have at least one layer")
+    lanes, least = config.env.num_envs, config.replay.n_step + config.env.frame_stack + 3
+    if config.replay.capacity < lanes * least:
+        raise UsageError(
+            f"replay.capacity is {config.replay.capacity}; with env.num_envs {lanes}, replay.n_step "
+            f"{config.replay.n_step} and env.frame_stack {config.env.frame_stack} it must be at least {lanes * least}"
+        )
+    return config
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Nested dictionaries without the fields that are None, as TOML wants them."""
+    items = ((f.name, getattr(config, f.name)) for f in dataclasses.fields(config))
+    return {k: to_dict(v) if dataclasses.is_dataclass(v) else v for k, v in items if v is not None}
+
+
+def _typed(name: str, hint: Any, value: Any) -> Any:
+    """`value` as its annotation wants it: right type, in range."""
+    if get_origin(hint) is Annotated:
+        base, *notes = get_args(hint)
+        value = _typed(name, base, value)
+        for note in notes:
+            if isinstance(note, Range) and not note.allows(value):
+                raise UsageError(f"{name} is {value}; it must be {note}")
+        return value
+    if get_origin(hint) in (Union, types.UnionType):
+        return None if value is None else _typed(name, get_args(hint)[0], value)
+    if get_origin(hint) is Literal:
+        if value not in get_args(hint):
+            raise UsageError(f"{name} is {value!r}; it must be one of {', '.join(get_args(hint))}")
+        return value
+    if get_origin(hint) is tuple:
+        if isinstance(value, str) or not hasattr(value, "__iter__"):
+            raise UsageError(f"{name} is {value!r}; it must be a list of numbers")
+        return tuple(_typed(name, get_args(hint)[0], item) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+        raise UsageError(f"{name} is {value!r}; it must be {'an' if hint is int else 'a'} {hint.__name__}")
+    return value

@@ -1,0 +1,184 @@
+"""Any Gymnasium environment with Discrete actions, one or many copies, stepped in this process."""
+
+import importlib
+import re
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium import error as gym_error
+
+from qlearn.envs.spaces import encoder
+from qlearn.errors import EnvError, QlearnError, UsageError, nearest
+from qlearn.types import Array
+
+GymEnv = gym.Env[Any, Any]
+
+EXTRAS = {"box2d": "box2d", "swig": "box2d", "pygame": "classic", "ale_py": "atari", "ale-py": "atari"}
+
+
+def episode_seed(seed: int, stream: str, number: int) -> int:
+    """The seed of an episode: a function of the run's seed, what it is for (train, evaluate), and its number."""
+    tag = int.from_bytes(stream.encode(), "little")
+    return int(np.random.SeedSequence((seed, tag, number)).generate_state(1)[0])
+
+
+def make_gym(env_id: str, *, render_mode: str | None = None, **kwargs: Any) -> GymEnv:
+    """One Gymnasium environment by its id, or by `module:Id` where the module registers it.
+
+    Raises:
+        UsageError: no such environment (the nearest id is named), or arguments that it does not take.
+        QlearnError: a package that it needs is not installed (the command that installs it is named).
+    """
+    module, _, name = env_id.rpartition(":")
+    try:
+        if module:
+            importlib.import_module(module)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "out of date" for an id that was asked for by its version
+            return gym.make(name, render_mode=render_mode, disable_env_checker=True, **kwargs)
+    except (ImportError, gym_error.DependencyNotInstalled) as error:
+        raise _missing(env_id, module, error) from error
+    except (gym_error.UnregisteredEnv, gym_error.DeprecatedEnv) as error:
+        raise _unknown(env_id, name, error) from error
+    except (gym_error.Error, TypeError) as error:
+        raise UsageError(f"{env_id} cannot be made: {_line(error)}") from error
+    except Exception as error:
+        raise EnvError(f"{env_id} raised {type(error).__name__} while it was made: {_line(error)}") from error
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _missing(env_id: str, module: str, error: BaseException) -> QlearnError:
+    """The error of an import that failed: the user's module, or a package behind the environment."""
+    name = getattr(error, "name", None) or ""
+    if module and name and (module == name or module.startswith(f"{name}.")):
+        return UsageError(f"{env_id}: there is no module {name} to import; is it installed, or in this folder?")
+    found = re.search(r"pip install [\"']?(?:gymnasium|swig)?\[?([\w-]+)", str(error))
+    key = next((extra for word, extra in EXTRAS.items() if word in f"{name} {error}".lower()), None)
+    extra = key or {"toy-text": "toy", "classic-control": "classic"}.get(found.group(1) if found else "")
+    fix = f"pip install 'qlearn[{extra}]'" if extra else f"pip install {name}" if name else _line(error)
+    return QlearnError(f"{env_id} needs a package that is not installed ({_line(error)}); the fix: {fix}")
+
+
+def _unknown(env_id: str, name: str, error: BaseException) -> UsageError:
+    if isinstance(error, gym_error.DeprecatedEnv) or type(error).__name__ == "VersionNotFound":
+        return UsageError(f"unknown environment {env_id}: {_line(error)}{nearest(name, gym.registry)}")
+    return UsageError(f"unknown environment {env_id}{nearest(name, gym.registry)}")
+
+
+def close_quietly(env: GymEnv) -> None:
+    """Close an environment; one that fails to close has nothing left to lose."""
+    try:
+        env.close()
+    except Exception as error:
+        warnings.warn(f"an environment failed to close: {_line(error)}", stacklevel=2)
+
+
+class GymEnvs:
+    """Copies of an environment in lockstep; the contract is that of `qlearn.envs`.
+
+    Episode k of environment e is episode number k * num_envs + e, and starts from `reset(seed)` with a seed that
+    depends on that number, the run's seed and the stream alone.
+    """
+
+    def __init__(
+        self, make: Callable[[], GymEnv], num_envs: int, *, seed: int = 0, stream: str = "train", env_id: str = ""
+    ) -> None:
+        self.num_envs, self.seed, self.stream, self.env_id = num_envs, seed, stream, env_id or "the environment"
+        self.envs = [make() for _ in range(num_envs)]
+        first = self.envs[0]
+        self.encoder = encoder(first.observation_space, first.action_space, self.env_id)
+        self.space = self.encoder.space
+        self._is_float = self.space.dtype.kind == "f"
+        self._obs = np.zeros((num_envs, *self.space.shape), self.space.dtype)
+        self._ended = np.ones(num_envs, np.bool_)
+        self.episodes = [0] * num_envs  # episodes started, by environment
+
+    def reset(self) -> Array:
+        """Start the next episode in every environment; observations `[E, *shape]`."""
+        for index in range(self.num_envs):
+            self._start(index)
+        return self._obs.copy()
+
+    def step(self, action: Array) -> tuple[Array, Array, Array, Array]:
+        """One step of each environment, or the start of its next episode where the last one has ended."""
+        reward = np.zeros(self.num_envs, np.float32)
+        terminated = np.zeros(self.num_envs, np.bool_)
+        truncated = np.zeros(self.num_envs, np.bool_)
+        for index, choice in enumerate(action.tolist()):
+            if self._ended[index]:
+                self._start(index)
+                continue
+            try:
+                result = self.envs[index].step(choice + self.encoder.first_action)
+                obs, reward[index], terminated[index], truncated[index], _ = result
+            except Exception as error:
+                raise EnvError(
+                    f"{self.env_id} raised {type(error).__name__} in step(): {_line(error)}"
+                ) from error
+            self._observe(index, obs)
+            self._ended[index] = terminated[index] or truncated[index]
+        if not np.isfinite(reward).all():
+            raise EnvError(f"{self.env_id} returned a reward of {reward[~np.isfinite(reward)][0]} from step()")
+        return self._obs.copy(), reward, terminated, truncated
+
+    def close(self) -> None:
+        """Close every environment."""
+        for env in self.envs:
+            close_quietly(env)
+
+    def _start(self, index: int) -> None:
+        seed = episode_seed(self.seed, self.stream, self.episodes[index] * self.num_envs + index)
+        try:
+            obs, _ = self.envs[index].reset(seed=seed)
+        except Exception as error:
+            raise EnvError(f"{self.env_id} raised {type(error).__name__} in reset(): {_line(error)}") from error
+        self._observe(index, obs)
+        self._ended[index] = False
+        self.episodes[index] += 1
+
+    def _observe(self, index: int, obs: Any) -> None:
+        try:
+            encoded = self.encoder.encode(obs)
+        except Exception as error:
+            raise EnvError(
+                f"{self.env_id} returned an observation that is not of its space "
+                f"{self.encoder.gym_space}: {_line(error)}"
+            ) from error
+        if encoded.shape != self.space.shape:
+            raise EnvError(
+                f"{self.env_id} returned an observation of shape {encoded.shape}; its space says {self.space.shape}"
+            )
+        if self._is_float and not np.isfinite(encoded).all():
+            where = np.argwhere(~np.isfinite(encoded))[0].tolist()
+            raise EnvError(
+                f"{self.env_id} returned an observation with {encoded[tuple(where)]} at index {where}, in episode "
+                f"{self.episodes[index]} of environment {index}"
+            )
+        if self.space.categories and not 0 <= encoded < self.space.categories:
+            raise EnvError(f"{self.env_id} returned the observation {obs}, outside {self.encoder.gym_space}")
+        self._obs[index] = encoded
+
+
+def make_envs(
+    env_id: str,
+    num_envs: int = 1,
+    *,
+    seed: int = 0,
+    stream: str = "train",
+    render_mode: str | None = None,
+    kwargs: dict[str, Any] | None = None,
+) -> GymEnvs:
+    """`num_envs` copies of a Gymnasium environment, with keyword arguments for its constructor."""
+    return GymEnvs(
+        lambda: make_gym(env_id, render_mode=render_mode, **(kwargs or {})),
+        num_envs,
+        seed=seed,
+        stream=stream,
+        env_id=env_id,
+    )

@@ -1,0 +1,41 @@
+"""How an agent tries what it does not believe in: epsilon schedules and the epsilon-greedy choice."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from qlearn.types import Array
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A rate that goes from `start` to `end` over `decay_steps` environment steps, and stays there.
+
+    epsilon counts its steps from the end of the warm-up, as the original code of Mnih et al. (2015) does.
+    """
+
+    start: float = 1.0
+    end: float = 0.05
+    decay_steps: int = 10_000
+
+    def __call__(self, step: int) -> float:
+        """The rate at `step` (>= 0)."""
+        if step >= self.decay_steps:
+            return self.end
+        return self.start + (self.end - self.start) * step / self.decay_steps
+
+
+def epsilon_greedy(
+    greedy: Callable[[], Array], epsilon: float, num_envs: int, num_actions: int, rng: np.random.Generator
+) -> Array:
+    """An action per environment, `[E]` int64: random with probability epsilon, else greedy.
+
+    Every environment tosses a coin of its own. `greedy` gives the greedy actions `[E]`; it is not called where
+    all explore.
+    """
+    explore = rng.random(num_envs) < epsilon
+    if not explore.any():
+        return greedy()
+    random = rng.integers(num_actions, size=num_envs)
+    return random if explore.all() else np.where(explore, random, greedy())

@@ -1,0 +1,206 @@
+"""Experience replay: a ring of steps that stores each observation once, and the ways to sample from it.
+
+A transition is not stored; it is a view made when sampling. Row t of the ring holds an observation, its action and
+what followed; the final observation of an episode has a row of its own (see `Steps`). So the successor of row t
+after m steps is row t + m, whatever ended the episode, and n-step returns and stacks of frames cost no memory.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from qlearn.types import Array, Batch, Space, Steps
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """The columns of the ring, rows of all environments in turn: row t of environment e lies at t * E + e."""
+
+    obs: Tensor  # [N, *shape]
+    action: Tensor  # [N] int64
+    reward: Tensor  # [N] float32
+    terminated: Tensor  # [N] bool
+    done: Tensor  # [N] bool
+    final: Tensor  # [N] bool: this row only holds the final observation of an episode
+
+    def columns(self) -> dict[str, Tensor]:
+        """The tensors by name."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+def stacked(storage: Storage, index: Tensor, stride: int, stack: int) -> Tensor:
+    """The observations at `index` `[B]` with the `stack - 1` before them, `[B, stack, *shape]`, oldest first.
+
+    Frames from before the episode's start are zeros. `stack = 1` adds no axis.
+    """
+    frames, row = [storage.obs[index]], index
+    if stack == 1:
+        return frames[0]
+    same = torch.ones_like(index, dtype=torch.bool)
+    for _ in range(stack - 1):
+        row = (row - stride) % len(storage.obs)
+        same = same & ~storage.final[row]
+        shape = (-1, *[1] * (storage.obs.ndim - 1))
+        frames.append(storage.obs[row] * same.view(shape))
+    return torch.stack(frames[::-1], 1)
+
+
+def gather(storage: Storage, index: Tensor, *, stride: int, n_step: int, gamma: float, stack: int) -> Batch:
+    """The n-step transitions that start at rows `index` `[B]`. Pure.
+
+    A return runs over n steps or to the end of the episode, whichever comes first: truncation bootstraps from the
+    final observation with the power of gamma of the steps that there were, termination does not bootstrap.
+    """
+    row = index
+    reward = storage.reward[row]
+    discount = gamma * (~storage.terminated[row]).to(reward.dtype)
+    going = ~storage.done[row] if n_step > 1 else None
+    following = (row + stride) % len(storage.obs)
+    for _ in range(n_step - 1):
+        assert going is not None
+        row = torch.where(going, following, row)
+        reward = torch.where(going, reward + discount * storage.reward[row], reward)
+        discount = torch.where(going, discount * gamma * ~storage.terminated[row], discount)
+        following = torch.where(going, (row + stride) % len(storage.obs), following)
+        going = going & ~storage.done[row]
+    return Batch(
+        obs=stacked(storage, index, stride, stack),
+        action=storage.action[index],
+        reward=reward,
+        discount=discount,
+        next_obs=stacked(storage, following, stride, stack),
+    )
+
+
+class Ring:
+    """The last `capacity` rows of `num_envs` environments that step together.
+
+    Args:
+        space: what an observation is.
+        capacity: rows in all; an episode takes one more than it has steps. Memory is taken as it fills.
+        num_envs: environments; each gets `capacity // num_envs` rows.
+        n_step: steps that a return runs over before it bootstraps.
+        gamma: discount per step.
+        stack: observations that a network sees at once.
+    """
+
+    def __init__(
+        self, space: Space, capacity: int, num_envs: int, *, n_step: int = 1, gamma: float = 0.99, stack: int = 1
+    ) -> None:
+        self.num_envs, self.n_step, self.gamma, self.stack = num_envs, n_step, gamma, stack
+        self.rows = capacity // num_envs
+        self.written = 0  # rows ever written by each environment
+        shapes: dict[str, tuple[tuple[int, ...], Any]] = {
+            "obs": (space.shape, space.dtype),
+            "action": ((), np.int64),
+            "reward": ((), np.float32),
+            "terminated": ((), np.bool_),
+            "done": ((), np.bool_),
+            "final": ((), np.bool_),
+        }
+        # NumPy writes a row faster than torch does and takes the pages of a zeroed array only when they are
+        # written; torch gathers. Both look at the same memory.
+        self._columns = {k: np.zeros((self.rows, num_envs, *s), d) for k, (s, d) in shapes.items()}
+        self.storage = Storage(**{k: torch.from_numpy(v).flatten(0, 1) for k, v in self._columns.items()})
+
+    def append(self, steps: Steps) -> int:
+        """Write rows `[T, E, ...]`; returns how many of them are transitions."""
+        transitions = 0
+        for t in range(len(steps.action)):
+            row = self.written % self.rows
+            final = self._columns["done"][row - 1] if self.written else np.zeros(self.num_envs, np.bool_)
+            for name in Steps.__slots__:
+                self._columns[name][row] = getattr(steps, name)[t]
+            self._columns["final"][row] = final
+            self.written += 1
+            transitions += self.num_envs - int(np.count_nonzero(final))
+        return transitions
+
+    def cut(self, obs: Array) -> None:
+        """End all running episodes here, as a truncation would; `obs` `[E, *shape]` are their last observations.
+
+        For a run that continues without the episodes that it was in.
+        """
+        if not self.written:
+            return
+        self._columns["done"][(self.written - 1) % self.rows] = True
+        nothing = np.zeros((1, self.num_envs))
+        self.append(Steps(obs[None], nothing, nothing, nothing, nothing))
+
+    @property
+    def starts(self) -> range:
+        """The rows, counted from the first ever written, of which a complete transition can be made."""
+        oldest = max(0, self.written - self.rows)
+        return range(oldest + (self.stack - 1 if oldest else 0), max(0, self.written - self.n_step))
+
+    @property
+    def ready(self) -> bool:
+        """Whether there is something to sample: of three neighbouring rows at least one is a transition."""
+        return len(self.starts) >= 3
+
+    @property
+    def fill(self) -> float:
+        """The part of the capacity in use, 0 to 1."""
+        return min(self.written, self.rows) / self.rows
+
+    def batch(self, index: Tensor) -> Batch:
+        """The transitions that start at `index` `[B]`."""
+        return gather(
+            self.storage, index, stride=self.num_envs, n_step=self.n_step, gamma=self.gamma, stack=self.stack
+        )
+
+    def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """What a checkpoint keeps: the rows in use, and the counter."""
+        used = min(self.written, self.rows)
+        return {name: column[:used] for name, column in self._columns.items()}, {"written": self.written}
+
+    def restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:
+        """Take back what `state` gave, into a ring of the same shape."""
+        for name, column in self._columns.items():
+            column[: len(arrays[name])] = arrays[name]
+        self.written = int(state["written"])
+
+
+class Replay(Protocol):
+    """A ring and a way to sample from it."""
+
+    ring: Ring
+
+    def append(self, steps: Steps) -> int:
+        """Store rows; returns the number of transitions among them."""
+
+    def sample(self, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Start rows, `[B]` int64, and the weights of their losses, `[B]` float32."""
+
+    def reweigh(self, index: Tensor, loss: Tensor) -> None:
+        """Learn how wrong the transitions at `index` were."""
+
+
+class Uniform:
+    """Every transition in the ring is as likely as any other, drawn with replacement (Mnih et al. 2015)."""
+
+    def __init__(self, ring: Ring, rng: np.random.Generator) -> None:
+        self.ring, self.rng = ring, rng
+        self._final = ring.storage.final.numpy()
+
+    def append(self, steps: Steps) -> int:
+        """Store rows `[T, E, ...]`."""
+        return self.ring.append(steps)
+
+    def sample(self, batch_size: int) -> tuple[Tensor, Tensor]:
+        """Uniform over the transitions: rows that only hold a final observation are drawn again."""
+        index = self._draw(batch_size)
+        while (wrong := self._final[index]).any():
+            index[wrong] = self._draw(int(np.count_nonzero(wrong)))
+        return torch.from_numpy(index), torch.ones(batch_size)
+
+    def reweigh(self, index: Tensor, loss: Tensor) -> None:
+        """Nothing to learn."""
+
+    def _draw(self, count: int) -> Array:
+        starts, lanes = self.ring.starts, self.ring.num_envs
+        draw = self.rng.integers(starts.start * lanes, starts.stop * lanes, size=count)
+        return draw % (self.ring.rows * lanes)

@@ -1,0 +1,79 @@
+"""The run directory: where a run keeps its configuration, and how it is made and found."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import tomli_w
+
+from qlearn.config import Config, check, override, to_dict
+from qlearn.errors import RunError, UsageError, nearest
+from qlearn.runs.files import replace_file, writing
+
+CONFIG, COMMAND, METRICS, SUMMARY = "config.toml", "command.txt", "metrics.jsonl", "summary.json"
+CURVE, TENSORBOARD, CHECKPOINTS = "learning_curve.png", "tensorboard", "checkpoints"
+
+
+def create(config: Config, where: str | Path | None = None, command: str = "") -> Path:
+    """Make the directory of a new run and write its configuration.
+
+    Args:
+        config: the run's configuration.
+        where: the directory; by default the first free `runs/ENV/PRESET-seedN-NNN`.
+        command: the command as typed.
+
+    Raises:
+        UsageError: `where` exists and is not empty.
+    """
+    if where is not None:
+        path = Path(where)
+        with writing(path):
+            if path.exists() and (not path.is_dir() or any(path.iterdir())):
+                raise UsageError(f"{path} exists; a run never overwrites another. Choose a new --run-dir")
+            path.mkdir(parents=True, exist_ok=True)
+    else:
+        path = _next_free(Path("runs") / re.sub(r"[^\w.-]+", "-", config.env.id), config)
+    replace_file(path / CONFIG, tomli_w.dumps(to_dict(config)).encode())
+    replace_file(path / COMMAND, (command + "\n").encode())
+    return path
+
+
+def _next_free(parent: Path, config: Config) -> Path:
+    with writing(parent):
+        parent.mkdir(parents=True, exist_ok=True)
+        number = 1
+        while True:
+            path = parent / f"{config.preset}-seed{config.seed}-{number:03d}"
+            try:
+                path.mkdir()
+            except FileExistsError:
+                number += 1
+            else:
+                return path
+
+
+def read_config(path: Path) -> Config:
+    """The configuration of the run in `path`, checked.
+
+    Raises:
+        UsageError: there is no such directory.
+        RunError: it is not a run's, or its configuration is damaged.
+    """
+    if not path.is_dir():
+        known = [str(p.parent) for p in Path("runs").glob(f"*/*/{CONFIG}")]
+        raise UsageError(f"there is no run {path}{nearest(str(path), known)}")
+    try:
+        data = tomllib.loads((path / CONFIG).read_text())
+    except FileNotFoundError:
+        raise RunError(f"{path} is not a run: it has no {CONFIG}") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path / CONFIG} cannot be read: {error}") from error
+    try:
+        return check(override(Config(), data))
+    except UsageError as error:
+        raise RunError(f"{path / CONFIG} is not a configuration of qlearn's: {error}") from error
+
+
+def write_config(path: Path, config: Config) -> None:
+    """Replace the configuration of the run in `path`."""
+    replace_file(path / CONFIG, tomli_w.dumps(to_dict(config)).encode())

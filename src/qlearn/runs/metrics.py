@@ -1,0 +1,130 @@
+"""Metrics: one JSON object a line in metrics.jsonl, the truth, and the same numbers for TensorBoard."""
+
+import json
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from qlearn.errors import RunError
+from qlearn.runs.directory import METRICS, TENSORBOARD
+from qlearn.runs.files import writing
+
+# The names, in the order of the documentation's table. Episode lines have those of the first group, train lines,
+# one every runtime.log_steps, those of the second; both have "kind" and "steps".
+DESCRIPTIONS: dict[str, dict[str, str]] = {
+    "episode": {
+        "episode": "number of the episode, from 1, all environments together",
+        "return": "sum of its raw rewards",
+        "length": "its environment steps",
+        "mean_return": "mean return of the last `window` episodes (100), or of all where there are fewer",
+        "env": "the environment that played it",
+    },
+    "train": {
+        "updates": "gradient updates so far",
+        "epsilon": "probability of a random action",
+        "replay_fill": "part of the replay memory in use, 0 to 1",
+        "loss": "mean loss of the last minibatch, before the update",
+        "grad_norm": "norm of its gradient, before clipping",
+        "td_error": "mean absolute difference between target and value on that minibatch, after the update",
+        "q_mean": "mean over that minibatch of the largest Q-value",
+        "q_max": "largest Q-value on that minibatch",
+        "mean_return": "mean return of the last `window` episodes",
+        "episodes": "episodes ended so far",
+        "steps_per_second": "environment steps per second of wall time since the last line",
+        "wall_seconds": "seconds of training so far",
+    },
+}
+
+
+class Metrics:
+    """The open log of a run.
+
+    Args:
+        run: the run directory.
+        size: bytes of metrics.jsonl to keep, those up to the checkpoint that a run continues from.
+        steps: environment steps at that point.
+    """
+
+    def __init__(self, run: Path, *, size: int = 0, steps: int = 0) -> None:
+        self.path = run / METRICS
+        with writing(self.path):
+            self._file = open(self.path, "ab")  # noqa: SIM115 (open as long as the run)
+            self._file.truncate(size)
+        self._board = _Board(run / TENSORBOARD, steps)
+
+    def write(self, kind: str, steps: int, values: dict[str, Any]) -> None:
+        """Add a line."""
+        line = json.dumps({"kind": kind, "steps": steps, **values})
+        with writing(self.path):
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+        self._board.write(kind, steps, values)
+
+    def size(self) -> int:
+        """Bytes written so far."""
+        return self._file.tell()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._file.close()
+        self._board.close()
+
+
+class _Board:
+    """TensorBoard's files; a failure there is told once and never stops a run."""
+
+    def __init__(self, path: Path, steps: int) -> None:
+        self._writer: Any = None
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                from torch.utils.tensorboard import SummaryWriter
+
+            self._writer = SummaryWriter(str(path), purge_step=steps or None)  # type: ignore[no-untyped-call]
+        except Exception as error:
+            self._give_up(error)
+
+    def write(self, kind: str, steps: int, values: dict[str, Any]) -> None:
+        if self._writer is None:
+            return
+        try:
+            for name, value in values.items():
+                if name not in ("episode", "env") and value is not None:
+                    self._writer.add_scalar(f"{kind}/{name}", value, steps)
+        except Exception as error:
+            self._give_up(error)
+
+    def close(self) -> None:
+        if self._writer is None:
+            return
+        try:
+            self._writer.close()
+        except Exception as error:
+            self._give_up(error)
+
+    def _give_up(self, error: Exception) -> None:
+        self._writer = None
+        warnings.warn(f"TensorBoard's files are no longer written: {error}", stacklevel=4)
+
+
+def read(run: Path, kind: str | None = None) -> Iterator[dict[str, Any]]:
+    """The lines of a run's metrics, of one kind or all. A torn last line is left out.
+
+    Raises:
+        RunError: there are none, or a line is not a JSON object.
+    """
+    path = run / METRICS
+    try:
+        lines = path.read_bytes().splitlines(keepends=True)
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.endswith(b"\n"):
+            return
+        try:
+            record = json.loads(line)
+            if kind in (None, record["kind"]):
+                yield record
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path} is damaged in line {number}") from error

@@ -1,0 +1,83 @@
+"""How far a run has come: its counters, the running mean of its returns, and whether it is solved."""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import gymnasium as gym
+
+from qlearn.config import Config
+from qlearn.types import Episode, Tick
+
+
+@dataclass
+class Progress:
+    """The part of a run's state that only people look at.
+
+    `threshold` is the mean return over `window` episodes that counts as solved; None where there is none.
+    """
+
+    window: int
+    threshold: float | None
+    tick: Tick = field(default_factory=Tick)
+    episodes: int = 0
+    returns: deque[float] = field(default_factory=deque)  # the last `window`
+    best_mean_return: float | None = None
+    solved_at_episode: int | None = None
+    solved_at_step: int | None = None
+    wall_seconds: float = 0.0
+
+    @property
+    def mean_return(self) -> float | None:
+        """Mean return of the last `window` episodes, or of all where there are fewer."""
+        return sum(self.returns) / len(self.returns) if self.returns else None
+
+    @property
+    def solved(self) -> bool:
+        """Whether the mean of a full window has ever reached the threshold."""
+        return self.solved_at_episode is not None
+
+    def add(self, episode: Episode, steps: int) -> None:
+        """Count an episode that ended at environment step `steps`."""
+        self.episodes += 1
+        self.returns.append(episode.episode_return)
+        if len(self.returns) > self.window:
+            self.returns.popleft()
+        mean = self.mean_return
+        assert mean is not None
+        if len(self.returns) < self.window:
+            return
+        if self.best_mean_return is None or mean > self.best_mean_return:
+            self.best_mean_return = mean
+        if not self.solved and self.threshold is not None and mean >= self.threshold:
+            self.solved_at_episode, self.solved_at_step = self.episodes, steps
+
+    def state(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {
+            "steps": self.tick.steps,
+            "updates": self.tick.updates,
+            "episodes": self.episodes,
+            "returns": list(self.returns),
+            "best_mean_return": self.best_mean_return,
+            "solved_at_episode": self.solved_at_episode,
+            "solved_at_step": self.solved_at_step,
+            "wall_seconds": self.wall_seconds,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take back what `state` gave."""
+        self.tick = Tick(int(state["steps"]), int(state["updates"]))
+        self.episodes = int(state["episodes"])
+        self.returns = deque(float(r) for r in state["returns"])
+        self.best_mean_return = state["best_mean_return"]
+        self.solved_at_episode, self.solved_at_step = state["solved_at_episode"], state["solved_at_step"]
+        self.wall_seconds = float(state["wall_seconds"])
+
+
+def threshold(config: Config) -> float | None:
+    """The mean return that counts as solved: the configuration's, or what Gymnasium's registry says."""
+    if config.reward_threshold is not None:
+        return config.reward_threshold
+    spec = gym.registry.get(config.env.id.rpartition(":")[2])
+    return None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold)

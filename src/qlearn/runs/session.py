@@ -1,0 +1,316 @@
+"""A run from its first step to its last file: log, save, stop, and say how it went."""
+
+import dataclasses
+import json
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from qlearn.agent import Agent
+from qlearn.build import MakeNetwork, Parts, build, policy_parts, threads
+from qlearn.config import Config, check
+from qlearn.errors import EnvError, NotFiniteError, QlearnError, UsageError
+from qlearn.runs import checkpoint, directory
+from qlearn.runs.display import Display, Silent
+from qlearn.runs.files import replace_file
+from qlearn.runs.metrics import Metrics
+from qlearn.runs.picture import plot
+from qlearn.runs.progress import Progress, threshold
+
+
+class Interrupted(QlearnError):
+    """The user stopped the run; it is saved, and the message is the command that continues it."""
+
+    exit_code = 130
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its summary, its agent, its directory."""
+
+    path: Path
+    summary: dict[str, Any]
+    agent: Agent
+
+
+def start(
+    config: Config,
+    *,
+    run_dir: str | Path | None = None,
+    network: MakeNetwork | None = None,
+    command: str = "",
+    display: Display | None = None,
+) -> Run:
+    """Train a new run in a new directory.
+
+    Raises:
+        UsageError: the configuration asks for something that is not there, or the directory exists.
+        EnvError: the environment broke its contract. NotFiniteError: a number did. RunError: the disk did.
+        Interrupted: the user stopped it.
+    """
+    parts = build(check(config), network)
+    try:
+        path = directory.create(config, run_dir, command)
+        return _Session(path, parts, display or Silent()).run()
+    finally:
+        parts.envs.close()
+
+
+def resume(
+    path: str | Path,
+    *,
+    steps: int | None = None,
+    network: MakeNetwork | None = None,
+    display: Display | None = None,
+) -> Run:
+    """Continue a run from its newest checkpoint, to `steps` environment steps in all where given.
+
+    Everything continues but the running episodes, which are ended as by a time limit and started anew.
+    """
+    path = Path(path)
+    config = directory.read_config(path)
+    saved = checkpoint.newest(path / directory.CHECKPOINTS)
+    if steps is not None:
+        config = check(dataclasses.replace(config, steps=steps, until_solved=False, max_episodes=None))
+    if saved.steps >= config.steps:
+        raise UsageError(
+            f"{path} has its {saved.steps:,} steps already; give --steps with a larger number to go on"
+        )
+    parts = build(config, network)
+    try:
+        session = _Session(path, parts, display or Silent(), saved)
+        if session.stopped():
+            raise UsageError(f"{path} has reached its goal already; give --steps with a larger number to go on")
+        if steps is not None:
+            directory.write_config(path, config)
+        return session.run()
+    finally:
+        parts.envs.close()
+
+
+def load(path: str | Path, network: MakeNetwork | None = None) -> Agent:
+    """The agent of the newest checkpoint of a run. It only reads numbers: nothing in a run can run code.
+
+    Raises:
+        UsageError: there is no such run, or its network is your own and was not given.
+        RunError: it is damaged.
+    """
+    path = Path(path)
+    config = directory.read_config(path)
+    saved = checkpoint.newest(path / directory.CHECKPOINTS)
+    net, value, encoder = policy_parts(dataclasses.replace(config, runtime=_on_cpu(config)), network)
+    saved.load_network(net)
+    return Agent(net, value, encoder, stack=config.env.frame_stack)
+
+
+def _on_cpu(config: Config) -> Any:
+    return dataclasses.replace(config.runtime, device="cpu")
+
+
+class _Session:
+    """The loop around the loop: consumes ticks, and keeps the run directory true."""
+
+    def __init__(self, path: Path, parts: Parts, display: Display, saved: checkpoint.Checkpoint | None = None) -> None:
+        self.path, self.parts, self.config, self.display = path, parts, parts.config, display
+        self.progress = Progress(self.config.window, threshold(self.config))
+        if self.config.until_solved and self.progress.threshold is None:
+            raise UsageError(f"{self.config.env.id} has no reward threshold of its own; give --reward-threshold")
+        state = saved.restore(parts) if saved else None
+        if state:
+            self.progress.restore(state)
+        self._saved = saved.steps if saved else -1
+        self.metrics = Metrics(path, size=int(state["metrics_bytes"]) if state else 0, steps=self.progress.tick.steps)
+        self._started = time.monotonic() - self.progress.wall_seconds
+        self._logged = (self.progress.wall_seconds, self.progress.tick.steps)
+
+    def run(self) -> Run:
+        """Train to the end, and write what is written at the end."""
+        try:
+            with _threads(threads(self.config, self.parts.envs.space)), _Stop(self.display) as stop:
+                self._train(stop)
+        except EnvError as error:
+            self._save()
+            raise EnvError(f"{error}. Saved at step {self.progress.tick.steps:,}; {self._continue()}") from error
+        except NotFiniteError as error:
+            raise NotFiniteError(f"{error}. {self._last_checkpoint()}") from error
+        finally:
+            self.display.close()
+            with suppress(OSError):
+                self.metrics.close()
+        if stop.asked:
+            raise Interrupted(f"stopped and saved at step {self.progress.tick.steps:,}; {self._continue()}")
+        summary = self._summary()
+        replace_file(self.path / directory.SUMMARY, json.dumps(summary, indent=2).encode() + b"\n")
+        agent = Agent(
+            self.parts.learner.online,
+            self.parts.learner.value,
+            self.parts.envs.encoder,
+            stack=self.config.env.frame_stack,
+        )
+        return Run(self.path, summary, agent)
+
+    def stopped(self) -> bool:
+        """Whether the run has reached a goal of its own before its last step."""
+        most = self.config.max_episodes
+        return (self.config.until_solved and self.progress.solved) or (
+            most is not None and self.progress.episodes >= most
+        )
+
+    def _train(self, stop: "_Stop") -> None:
+        progress, runtime = self.progress, self.config.runtime
+        statistics: dict[str, float] = {}
+        for tick in self.parts.train(after=progress.tick):
+            before, progress.tick = progress.tick.steps, tick
+            for episode in tick.episodes:
+                self._episode(episode)
+            if tick.steps // runtime.log_steps > before // runtime.log_steps:
+                statistics = self._log()
+            if tick.steps // runtime.checkpoint_steps > before // runtime.checkpoint_steps:
+                self._save()
+            self.display.update(progress, statistics)
+            if stop.asked or self.stopped():
+                break
+        self._save()
+        plot([self.path], self.path / directory.CURVE)
+
+    def _episode(self, episode: Any) -> None:
+        self.progress.add(episode, self.progress.tick.steps)
+        self.metrics.write(
+            "episode",
+            self.progress.tick.steps,
+            {
+                "episode": self.progress.episodes,
+                "return": episode.episode_return,
+                "length": episode.length,
+                "mean_return": self.progress.mean_return,
+                "env": episode.env,
+            },
+        )
+
+    def _log(self) -> dict[str, float]:
+        progress = self.progress
+        statistics = self.parts.learner.statistics()
+        progress.wall_seconds = time.monotonic() - self._started
+        seconds, steps = progress.wall_seconds - self._logged[0], progress.tick.steps - self._logged[1]
+        self._logged = (progress.wall_seconds, progress.tick.steps)
+        self.metrics.write(
+            "train",
+            progress.tick.steps,
+            {
+                "updates": progress.tick.updates,
+                "epsilon": progress.tick.epsilon,
+                "replay_fill": self.parts.replay.ring.fill,
+                **statistics,
+                "mean_return": progress.mean_return,
+                "episodes": progress.episodes,
+                "steps_per_second": steps / seconds if seconds > 0 else None,
+                "wall_seconds": progress.wall_seconds,
+            },
+        )
+        return statistics
+
+    def _save(self) -> None:
+        self.progress.wall_seconds = time.monotonic() - self._started
+        if self._saved == self.progress.tick.steps:
+            return
+        state = {**self.progress.state(), "metrics_bytes": self.metrics.size()}
+        checkpoint.save(
+            self.parts,
+            self.path / directory.CHECKPOINTS,
+            self.progress.tick.steps,
+            state,
+            self.config.runtime.keep_checkpoints,
+        )
+        self._saved = self.progress.tick.steps
+
+    def _summary(self) -> dict[str, Any]:
+        progress, tick = self.progress, self.progress.tick
+        return {
+            "env_id": self.config.env.id,
+            "preset": self.config.preset,
+            "seed": self.config.seed,
+            "steps": tick.steps,
+            "episodes": progress.episodes,
+            "updates": tick.updates,
+            "solved": progress.solved,
+            "solved_at_episode": progress.solved_at_episode,
+            "solved_at_step": progress.solved_at_step,
+            "reward_threshold": progress.threshold,
+            "mean_return": progress.mean_return,
+            "best_mean_return": progress.best_mean_return,
+            "wall_seconds": progress.wall_seconds,
+            "steps_per_second": tick.steps / progress.wall_seconds if progress.wall_seconds else None,
+            "device": self.config.runtime.device,
+        }
+
+    def _continue(self) -> str:
+        return f"continue with: qlearn resume {self.path}"
+
+    def _last_checkpoint(self) -> str:
+        return (
+            f"The last checkpoint is of step {self._saved:,}; {self._continue()}"
+            if self._saved >= 0
+            else f"There is no checkpoint yet; the metrics are in {self.path}"
+        )
+
+
+class _Stop:
+    """Ctrl-C asks once; a second one is not asked but obeyed. Outside the main thread there is no asking."""
+
+    def __init__(self, display: Display) -> None:
+        self.asked, self._display, self._old = False, display, None
+
+    def __enter__(self) -> "_Stop":
+        if threading.current_thread() is threading.main_thread():
+            self._old: Any = signal.signal(signal.SIGINT, self._ask)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._old is not None:
+            signal.signal(signal.SIGINT, self._old)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    """PyTorch with so many threads; 0 leaves them."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def verdict(summary: dict[str, Any], config: Config) -> str:
+    """How a run went, in a sentence."""
+    mean, goal = summary["mean_return"], summary["reward_threshold"]
+    mean_text = "no episode has ended" if mean is None else f"mean return of the last {config.window} episodes {mean:.1f}"
+    if summary["solved"]:
+        return (
+            f"Solved in {summary['solved_at_episode']:,} episodes ({summary['solved_at_step']:,} steps): the mean "
+            f"return of {config.window} episodes reached {goal:g}. Now: {mean_text}."
+        )
+    limit = (
+        f"the limit of {config.max_episodes:,} episodes"
+        if config.max_episodes is not None and summary["episodes"] >= config.max_episodes
+        else f"the limit of {config.steps:,} steps"
+    )
+    if goal is None:
+        return f"Done: {limit} was reached after {summary['episodes']:,} episodes; {mean_text}."
+    best = summary["best_mean_return"]
+    best_text = "" if best is None else f", at best {best:.1f}"
+    return f"Not solved: {limit} was reached; {mean_text}{best_text} (solved at {goal:g})."
