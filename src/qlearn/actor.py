@@ -54,8 +54,9 @@ class Actor:
         return Steps(obs[None], action[None], reward[None], terminated[None], done[None]), episodes
 
     def _greedy(self) -> Array:
-        q: Array = self.q_values(torch.from_numpy(self._window.view())).numpy()
-        return q.argmax(-1)
+        q = self.q_values(torch.from_numpy(self._window.view())).numpy()
+        best: Array = q.argmax(-1)
+        return best
 
 
 class Window:

@@ -46,7 +46,10 @@ class Agent:
         action = q.argmax(-1)
         if epsilon:
             rng = rng or np.random.default_rng()
-            coin, other = rng.random(np.shape(action)) < epsilon, rng.integers(q.shape[-1], size=np.shape(action))
+            coin, other = (
+                rng.random(np.shape(action)) < epsilon,
+                rng.integers(q.shape[-1], size=np.shape(action)),
+            )
             action = np.where(coin, other, action)
         action = action + self.encoder.first_action
         return int(action) if np.ndim(action) == 0 else action

@@ -44,7 +44,11 @@ def train(
         config = with_custom_network(config)
     config = check(config)
     return runs.start(
-        config, run_dir=run_dir, network=network, command=f"qlearn.train({env!r})", display=_display(progress, config.steps)
+        config,
+        run_dir=run_dir,
+        network=network,
+        command=f"qlearn.train({env!r})",
+        display=_display(progress, config.steps),
     )
 
 
@@ -62,7 +66,12 @@ def load(run: str | Path, *, network: MakeNetwork | None = None) -> Agent:
 
 
 def evaluate(
-    run: str | Path, *, episodes: int = 100, seed: int = 0, num_envs: int = 10, network: MakeNetwork | None = None
+    run: str | Path,
+    *,
+    episodes: int = 100,
+    seed: int = 0,
+    num_envs: int = 10,
+    network: MakeNetwork | None = None,
 ) -> Evaluation:
     """Play whole episodes with the greedy policy of a run; the starts are never those of training.
 
@@ -77,7 +86,12 @@ def evaluate(
     envs = build_envs(config, min(num_envs, episodes), seed=seed, stream="evaluate")
     try:
         return run_evaluation(
-            agent.policy, envs, episodes, env_id=config.env.id, stack=config.env.frame_stack, policy="greedy", epsilon=0.0, seed=seed
+            agent.policy,
+            envs,
+            episodes,
+            env_id=config.env.id,
+            stack=config.env.frame_stack,
+            protocol={"policy": "greedy", "epsilon": 0.0, "seed": seed, "starts": "unseen in training"},
         )
     finally:
         envs.close()
@@ -85,5 +99,3 @@ def evaluate(
 
 def _display(progress: bool, total_steps: int) -> Display:
     return Terminal(total_steps) if progress else Silent()
-
-

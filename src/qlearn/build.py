@@ -96,7 +96,12 @@ def build(config: Config, network: MakeNetwork | None = None) -> Parts:
 
 
 def build_envs(
-    config: Config, num_envs: int | None = None, *, seed: int | None = None, stream: str = "train", **kwargs: Any
+    config: Config,
+    num_envs: int | None = None,
+    *,
+    seed: int | None = None,
+    stream: str = "train",
+    **kwargs: Any,
 ) -> GymEnvs:
     """The environments of the configuration; `kwargs` go to `make_envs`."""
     return make_envs(
@@ -129,7 +134,9 @@ def build_network(config: Config, space: Space, network: MakeNetwork | None = No
         inputs = (*shape, space.categories) if space.categories else shape
         if network is None:
             torso, features = make_torso(resolve_torso(config.network, inputs), inputs, config.network.hidden)
-            made: nn.Module = QNetwork(Encode(space, rescale=config.network.rescale), torso, features, space.num_actions)
+            made: nn.Module = QNetwork(
+                Encode(space, rescale=config.network.rescale), torso, features, space.num_actions
+            )
         else:
             made = Custom(network(shape, space.num_actions), space.num_actions)
     if not list(made.parameters()):

@@ -32,7 +32,7 @@ class Range:
     def __str__(self) -> str:
         if self.high == float("inf"):
             return f"{'more than' if self.open_low else 'at least'} {self.low:g}"
-        return f"{'more than' if self.open_low else 'from'} {self.low:g} {'and at most' if self.open_low else 'to'} {self.high:g}"
+        return f"from {self.low:g} to {self.high:g}"
 
 
 Count = Annotated[int, Range(1)]

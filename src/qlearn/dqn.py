@@ -146,9 +146,7 @@ class Learner:
         self._index = index
         batch = self.ring.batch(index)
         losses = td_loss(self.value, self.backup, self.online, self.target, batch)
-        self.gradient = descend(
-            self._online, self.optimizer, (weight * losses).mean(), self.max_grad_norm, self._check
-        )
+        self.gradient = descend(self._online, self.optimizer, (weight * losses).mean(), self.max_grad_norm, self._check)
         return losses.detach()
 
     def synchronize(self) -> None:

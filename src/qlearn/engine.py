@@ -25,7 +25,7 @@ class Flat:
         self.vector.grad = self.gradient
         sizes = [p.numel() for p in parameters]
         for p, value, gradient in zip(
-            parameters, self.vector.detach().split(sizes), self.gradient.split(sizes), strict=True
+            parameters, torch.split(self.vector.detach(), sizes), torch.split(self.gradient, sizes), strict=True
         ):
             p.data, p.grad = value.view_as(p), gradient.view_as(p)
 
@@ -46,14 +46,18 @@ class Gradient:
 
 
 def descend(
-    flat: Flat, optimizer: torch.optim.Optimizer, loss: Tensor, max_grad_norm: float, check: Callable[[Gradient], Any]
+    flat: Flat,
+    optimizer: torch.optim.Optimizer,
+    loss: Tensor,
+    max_grad_norm: float,
+    check: Callable[[Gradient], Any],
 ) -> Gradient:
     """One optimiser step down the gradient of `loss` `[]`, clipped to a norm of `max_grad_norm` (0: not at all).
 
     `check` sees the gradient before it is applied, and raises where it must not be.
     """
     flat.gradient.zero_()
-    loss.backward()
+    torch.autograd.backward(loss)
     gradient = Gradient(loss.item(), torch.linalg.vector_norm(flat.gradient).item())
     check(gradient)
     if 0 < max_grad_norm < gradient.norm:

@@ -70,10 +70,14 @@ def play(policy: Callable[[Array], Array], envs: Envs, episodes: int, *, stack: 
 
 
 def evaluate(
-    policy: Callable[[Array], Array], envs: Envs, episodes: int, *, env_id: str, stack: int = 1, **protocol: Any
+    policy: Callable[[Array], Array],
+    envs: Envs,
+    episodes: int,
+    *,
+    env_id: str,
+    stack: int = 1,
+    protocol: dict[str, Any],
 ) -> Evaluation:
     """Play `episodes` whole episodes; the protocol is recorded with the returns."""
     returns, cut = play(policy, envs, episodes, stack=stack)
     return Evaluation(env_id, returns, {**protocol, "episodes_cut": cut, "max_episode_steps": MAX_EPISODE_STEPS})
-
-

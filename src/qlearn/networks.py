@@ -26,7 +26,7 @@ class Encode(nn.Module):
     """
 
     center: Tensor
-    half: Tensor
+    spread: Tensor
 
     def __init__(self, space: Space, *, rescale: bool = False) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Encode(nn.Module):
             bounded = (np.abs(low) < UNBOUNDED) & (np.abs(high) < UNBOUNDED) & (low < high)
             low, high = np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)
             self.register_buffer("center", torch.tensor((high + low) / 2, dtype=torch.float32), persistent=False)
-            self.register_buffer("half", torch.tensor((high - low) / 2, dtype=torch.float32), persistent=False)
+            self.register_buffer("spread", torch.tensor((high - low) / 2, dtype=torch.float32), persistent=False)
 
     def forward(self, obs: Tensor) -> Tensor:
         """`[B, *shape]` to float32 `[B, *shape]`, or `[B, categories]`."""
@@ -47,7 +47,7 @@ class Encode(nn.Module):
             return F.one_hot(obs, self.categories).float()
         if self.bytes:
             return obs.float() / 255
-        return (obs.float() - self.center) / self.half if self.rescale else obs.float()
+        return (obs.float() - self.center) / self.spread if self.rescale else obs.float()
 
 
 def mlp(inputs: int, hidden: Sequence[int]) -> nn.Sequential:

@@ -88,7 +88,14 @@ class Ring:
     """
 
     def __init__(
-        self, space: Space, capacity: int, num_envs: int, *, n_step: int = 1, gamma: float = 0.99, stack: int = 1
+        self,
+        space: Space,
+        capacity: int,
+        num_envs: int,
+        *,
+        n_step: int = 1,
+        gamma: float = 0.99,
+        stack: int = 1,
     ) -> None:
         self.num_envs, self.n_step, self.gamma, self.stack = num_envs, n_step, gamma, stack
         self.rows = capacity // num_envs
@@ -148,9 +155,7 @@ class Ring:
 
     def batch(self, index: Tensor) -> Batch:
         """The transitions that start at `index` `[B]`."""
-        return gather(
-            self.storage, index, stride=self.num_envs, n_step=self.n_step, gamma=self.gamma, stack=self.stack
-        )
+        return gather(self.storage, index, stride=self.num_envs, n_step=self.n_step, gamma=self.gamma, stack=self.stack)
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """What a checkpoint keeps: the rows in use, and the counter."""

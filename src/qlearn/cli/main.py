@@ -30,7 +30,7 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"qlearn {version('qlearn')}")
         return 0
-    warnings.showwarning = _warn
+    warnings.showwarning = _warn  # type: ignore[assignment]
     try:
         if verb not in VERBS:
             raise WrongUsage(f"unknown command {verb}{nearest(verb, VERBS)} (qlearn --help lists them)")

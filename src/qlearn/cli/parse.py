@@ -29,7 +29,8 @@ def parse(arguments: type[T], argv: list[str], verb: str, default: T | None = No
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            return tyro.cli(arguments, args=argv, prog=f"qlearn {verb}", config=STYLE, **options)
+            parsed: T = tyro.cli(arguments, args=argv, prog=f"qlearn {verb}", config=STYLE, **options)
+        return parsed
     except SystemExit as stop:
         if not stop.code:
             raise

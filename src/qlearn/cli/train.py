@@ -61,4 +61,3 @@ def main(argv: list[str]) -> int:
     paths = " ".join(shlex.quote(str(run.path)) for run in finished)
     print(f"Next     qlearn {'play' if len(finished) == 1 else 'plot'} {paths}")
     return 0
-

@@ -87,9 +87,20 @@ class GymEnvs:
     """
 
     def __init__(
-        self, make: Callable[[], GymEnv], num_envs: int, *, seed: int = 0, stream: str = "train", env_id: str = ""
+        self,
+        make: Callable[[], GymEnv],
+        num_envs: int,
+        *,
+        seed: int = 0,
+        stream: str = "train",
+        env_id: str = "",
     ) -> None:
-        self.num_envs, self.seed, self.stream, self.env_id = num_envs, seed, stream, env_id or "the environment"
+        self.num_envs, self.seed, self.stream, self.env_id = (
+            num_envs,
+            seed,
+            stream,
+            env_id or "the environment",
+        )
         self.envs = [make() for _ in range(num_envs)]
         first = self.envs[0]
         self.encoder = encoder(first.observation_space, first.action_space, self.env_id)
@@ -118,9 +129,7 @@ class GymEnvs:
                 result = self.envs[index].step(choice + self.encoder.first_action)
                 obs, reward[index], terminated[index], truncated[index], _ = result
             except Exception as error:
-                raise EnvError(
-                    f"{self.env_id} raised {type(error).__name__} in step(): {_line(error)}"
-                ) from error
+                raise EnvError(f"{self.env_id} raised {type(error).__name__} in step(): {_line(error)}") from error
             self._observe(index, obs)
             self._ended[index] = terminated[index] or truncated[index]
         if not np.isfinite(reward).all():

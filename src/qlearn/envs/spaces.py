@@ -56,7 +56,8 @@ def encoder(observation_space: gym.Space[Any], action_space: gym.Space[Any], env
         size = spaces.flatdim(observation_space)
     except (NotImplementedError, ValueError) as error:
         raise UsageError(
-            f"{env_id} has observations {observation_space}; qlearn reads {SUPPORTED}. Wrap the environment so that it returns one of these"
+            f"{env_id} has observations {observation_space}; qlearn reads {SUPPORTED}. "
+            "Wrap the environment so that it returns one of these"
         ) from error
     vector = Space((size,), np.dtype(np.float32), actions)
 

@@ -100,5 +100,3 @@ class Terminal:
 class _Numbers(ProgressColumn):
     def render(self, task: Task) -> Text:
         return Text(str(task.fields["numbers"]))
-
-

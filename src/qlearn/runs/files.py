@@ -15,9 +15,7 @@ def writing(what: Path | str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise RunError(
-            f"cannot write {what}: {error.strerror or error}; what was written before is intact"
-        ) from error
+        raise RunError(f"cannot write {what}: {error.strerror or error}; what was written before is intact") from error
 
 
 def sync_directory(path: Path) -> None:

@@ -81,7 +81,7 @@ class _Board:
                 warnings.simplefilter("ignore")
                 from torch.utils.tensorboard import SummaryWriter
 
-            self._writer = SummaryWriter(str(path), purge_step=steps or None)  # type: ignore[no-untyped-call]
+            self._writer = SummaryWriter(str(path), purge_step=steps or None)
         except Exception as error:
             self._give_up(error)
 

@@ -81,9 +81,7 @@ def resume(
     if steps is not None:
         config = check(dataclasses.replace(config, steps=steps, until_solved=False, max_episodes=None))
     if saved.steps >= config.steps:
-        raise UsageError(
-            f"{path} has its {saved.steps:,} steps already; give --steps with a larger number to go on"
-        )
+        raise UsageError(f"{path} has its {saved.steps:,} steps already; give --steps with a larger number to go on")
     parts = build(config, network)
     try:
         session = _Session(path, parts, display or Silent(), saved)
@@ -266,21 +264,23 @@ class _Stop:
     """Ctrl-C asks once; a second one is not asked but obeyed. Outside the main thread there is no asking."""
 
     def __init__(self, display: Display) -> None:
-        self.asked, self._display, self._old = False, display, None
+        self.asked, self._display = False, display
+        self._old: Any = None
 
     def __enter__(self) -> "_Stop":
         if threading.current_thread() is threading.main_thread():
-            self._old: Any = signal.signal(signal.SIGINT, self._ask)
+            self._old = signal.signal(signal.SIGINT, self._ask)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._old is not None:
             signal.signal(signal.SIGINT, self._old)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
+    def _ask(self, *_: int | FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
+        self._display.say("stopping; saving first (Ctrl-C again stops at once)")
 
 
 @contextmanager
@@ -298,7 +298,9 @@ def _threads(count: int) -> Iterator[None]:
 def verdict(summary: dict[str, Any], config: Config) -> str:
     """How a run went, in a sentence."""
     mean, goal = summary["mean_return"], summary["reward_threshold"]
-    mean_text = "no episode has ended" if mean is None else f"mean return of the last {config.window} episodes {mean:.1f}"
+    mean_text = (
+        "no episode has ended" if mean is None else f"mean return of the last {config.window} episodes {mean:.1f}"
+    )
     if summary["solved"]:
         return (
             f"Solved in {summary['solved_at_episode']:,} episodes ({summary['solved_at_step']:,} steps): the mean "
