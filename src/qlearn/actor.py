@@ -42,9 +42,9 @@ class Actor:
         """
         obs, ended = self.obs, self._ended
         action = epsilon_greedy(self._greedy, epsilon, len(obs), self.envs.space.num_actions, self.rng)
-        self.obs, reward, terminated, truncated = self.envs.step(action)
+        self.obs, reward, terminated, done = self.envs.step(action)
         self._window.push(self.obs, ended)
-        self._ended = done = terminated | truncated
+        self._ended = done
         self._return += reward
         self._length += ~ended
         episodes = []

@@ -53,12 +53,12 @@ def play(policy: Callable[[Array], Array], envs: Envs, episodes: int, *, stack: 
     returns: dict[int, float] = {}
     cut = 0
     while len(returns) < episodes:
-        obs, reward, terminated, truncated = envs.step(policy(window.view()))
+        obs, reward, _, done = envs.step(policy(window.view()))
         window.push(obs, ended)
         totals += reward
         lengths += ~ended
         number += lanes * ended
-        ended = terminated | truncated
+        ended = done
         too_long = ~ended & (lengths >= MAX_EPISODE_STEPS)
         for lane in np.flatnonzero(ended | too_long):
             if number[lane] < episodes and number[lane] not in returns:

@@ -43,11 +43,11 @@ def moments(agent: Agent, envs: GymEnvs, episodes: int) -> Iterator[Moment]:
         q = agent.policy_values(window.view())[0]
         action = int(q.argmax())
         yield Moment(q, action, step, episode, total)
-        obs, reward, terminated, truncated = envs.step(np.array([action]))
+        obs, reward, _, done = envs.step(np.array([action]))
         window.push(obs, ended)
         step, total = (0, 0.0) if ended[0] else (step + 1, total + float(reward[0]))
         episode += int(ended[0])
-        ended = terminated | truncated
+        ended = done
 
 
 def require_screen(video: Path | None) -> None:

@@ -141,7 +141,9 @@ class Ring:
     def starts(self) -> range:
         """The rows, counted from the first ever written, of which a complete transition can be made."""
         oldest = max(0, self.written - self.rows)
-        return range(oldest + (self.stack - 1 if oldest else 0), max(0, self.written - self.n_step))
+        # Once the ring is full, the rows before its oldest are its newest, and no frames of theirs.
+        missing = self.stack - 1 if self.written >= self.rows else 0
+        return range(oldest + missing, max(0, self.written - self.n_step))
 
     @property
     def ready(self) -> bool:

@@ -91,7 +91,7 @@ class Envs(Protocol):
         """Start an episode in every environment; returns observations `[E, *shape]`."""
 
     def step(self, action: Array) -> tuple[Array, Array, Array, Array]:
-        """Actions `[E]` to observations, rewards, terminated, truncated, each `[E, ...]`."""
+        """Actions `[E]` to observations, rewards, terminated, done, each `[E, ...]`."""
 
     def close(self) -> None:
         """Release what the environments hold."""

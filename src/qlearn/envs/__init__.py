@@ -1,8 +1,11 @@
 """Environments under one contract: a batch of copies, final observations in rows of their own, every episode seeded.
 
-`step` on an environment whose episode has ended ignores the action, starts the next episode and returns its first
-observation with reward 0 and no flag set. So nothing is ever reset silently, and the observation returned together
-with `terminated` or `truncated` is the true final one. Rewards are raw.
+`step` returns observations, raw rewards, `terminated` (nothing is to be bootstrapped from what follows) and `done`
+(the episode ended). Truncation is `done` without `terminated`; the loss of a life can be `terminated` without `done`.
+
+On an environment whose episode has ended, `step` ignores the action, starts the next episode and returns its first
+observation with reward 0 and no flag set. So nothing is ever reset silently, and the observation that comes with
+`done` is the true final one.
 """
 
 from qlearn.envs.gym import GymEnvs, close_quietly, episode_seed, make_envs, make_gym

@@ -120,21 +120,21 @@ class GymEnvs:
         """One step of each environment, or the start of its next episode where the last one has ended."""
         reward = np.zeros(self.num_envs, np.float32)
         terminated = np.zeros(self.num_envs, np.bool_)
-        truncated = np.zeros(self.num_envs, np.bool_)
+        done = np.zeros(self.num_envs, np.bool_)
         for index, choice in enumerate(action.tolist()):
             if self._ended[index]:
                 self._start(index)
                 continue
             try:
                 result = self.envs[index].step(choice + self.encoder.first_action)
-                obs, reward[index], terminated[index], truncated[index], _ = result
+                obs, reward[index], terminated[index], truncated, _ = result
             except Exception as error:
                 raise EnvError(f"{self.env_id} raised {type(error).__name__} in step(): {_line(error)}") from error
             self._observe(index, obs)
-            self._ended[index] = terminated[index] or truncated[index]
+            self._ended[index] = done[index] = terminated[index] or truncated
         if not np.isfinite(reward).all():
             raise EnvError(f"{self.env_id} returned a reward of {reward[~np.isfinite(reward)][0]} from step()")
-        return self._obs.copy(), reward, terminated, truncated
+        return self._obs.copy(), reward, terminated, done
 
     def close(self) -> None:
         """Close every environment."""

@@ -52,16 +52,23 @@ def encoder(observation_space: gym.Space[Any], action_space: gym.Space[Any], env
         bounds = (None, None) if dtype == np.uint8 else (observation_space.low, observation_space.high)
         box = Space(tuple(observation_space.shape), dtype, actions, 0, *bounds)
         return Encoder(observation_space, box, lambda obs: np.asarray(obs, dtype), first_action=first)
-    try:
-        size = spaces.flatdim(observation_space)
-    except (NotImplementedError, ValueError) as error:
+    if not _readable(observation_space):
         raise UsageError(
             f"{env_id} has observations {observation_space}; qlearn reads {SUPPORTED}. "
             "Wrap the environment so that it returns one of these"
-        ) from error
+        )
+    size = spaces.flatdim(observation_space)
     vector = Space((size,), np.dtype(np.float32), actions)
 
     def flatten(obs: Any) -> Array:
         return np.asarray(spaces.flatten(observation_space, obs), np.float32)
 
     return Encoder(observation_space, vector, flatten, plain=False, first_action=first)
+
+
+def _readable(space: gym.Space[Any]) -> bool:
+    if isinstance(space, spaces.Dict):
+        return all(map(_readable, space.spaces.values()))
+    if isinstance(space, spaces.Tuple):
+        return all(map(_readable, space.spaces))
+    return isinstance(space, (spaces.Box, spaces.Discrete, spaces.MultiBinary, spaces.MultiDiscrete))
