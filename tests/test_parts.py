@@ -203,9 +203,10 @@ def test_environments_that_cannot_be_made(
 def test_environments_that_break_their_contract(fault: str, message: str) -> None:
     envs = make_envs("tests.scripted:Corridor-v0", 1, kwargs={"fault": fault, "at": 3})
     envs.reset()
+    envs.step(np.array([0]))
+    envs.step(np.array([0]))
     with pytest.raises(EnvError, match=message):
-        for _ in range(5):
-            envs.step(np.array([0]))
+        envs.step(np.array([0]))
 
 
 def test_evaluation_counts_whole_episodes_and_does_not_depend_on_the_number_of_environments() -> None:
@@ -219,7 +220,7 @@ def test_evaluation_counts_whole_episodes_and_does_not_depend_on_the_number_of_e
     one = returns(1)
     assert one == [sum(100 * k + s + 1 for s in range(n)) for k, n in enumerate(lengths)]
     three = returns(3)  # environment i plays episodes i, i + 3: the long one is not left out
-    assert [int(r) % 100 for r in three][0] == sum(range(1, 10)) % 100
+    assert three[0] == sum(range(1, 10))
     assert len(three) == 6
 
 

@@ -99,7 +99,7 @@ def test_every_step_of_an_episode_can_start_a_transition_also_the_last_ones() ->
     replay = Uniform(ring, np.random.default_rng(0))
     index, weight = replay.sample(4_000)
     batch = ring.batch(index)
-    counts = {key: 0 for key in product((0, 1), range(5))}
+    counts = dict.fromkeys(product((0, 1), range(5)), 0)
     for obs in batch.obs.tolist():
         counts[int(obs[1]), int(obs[2])] += 1
     assert min(counts.values()) > 300  # all ten, each about 400 times: uniform
@@ -144,7 +144,9 @@ def test_the_ring_continues_from_its_state() -> None:
     copy = Ring(envs.space, 20, 1, n_step=2)
     copy.restore(arrays, state)
     assert copy.starts == ring.starts
-    assert all(torch.equal(a, b) for a, b in zip(ring.storage.columns().values(), copy.storage.columns().values()))
+    assert all(
+        torch.equal(a, b) for a, b in zip(ring.storage.columns().values(), copy.storage.columns().values(), strict=True)
+    )
 
 
 @pytest.mark.parametrize("ticks", range(1, 12))

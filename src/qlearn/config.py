@@ -38,6 +38,7 @@ class Range:
 Count = Annotated[int, Range(1)]
 Whole = Annotated[int, Range(0)]
 Share = Annotated[float, Range(0, 1)]
+Switch = Annotated[bool, tyro.conf.FlagConversionOff]  # on the command line it takes a value, as every field does
 Positive = Annotated[float, Range(0, open_low=True)]
 
 
@@ -64,7 +65,7 @@ class NetworkConfig:
     a network of your own, given in Python."""
     hidden: tuple[Count, ...] = (256, 256)
     """Units of the hidden fully connected layers."""
-    rescale: bool = False
+    rescale: Switch = False
     """Bring observations with declared bounds to [-1, 1]."""
 
 
@@ -72,7 +73,7 @@ class NetworkConfig:
 class BackupConfig:
     """How the next observation is valued."""
 
-    double: bool = False
+    double: Switch = False
     """The online network chooses the action that the target network values (van Hasselt et al. 2016)."""
 
 
@@ -160,7 +161,7 @@ class Config:
     """Seed of everything that is random."""
     steps: Count = 100_000
     """Environment steps to stop at."""
-    until_solved: bool = False
+    until_solved: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Stop when the mean return of the last window episodes reaches the threshold."""
     window: Count = 100
     """Episodes of the running mean."""

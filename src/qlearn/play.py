@@ -142,12 +142,12 @@ class _Video:
         self._part = out.with_name(f".{out.stem}.{os.getpid()}.part.mp4")
         self._process: subprocess.Popen[bytes] | None = None
         self._shape: tuple[int, ...] = ()
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the video)
         self._ffmpeg = _find_ffmpeg()
         try:
             out.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise RunError(f"cannot write {out}: {error.strerror}") from error
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (open as long as the video)
 
     def add(self, frame: Array) -> None:
         if self._process is None:

@@ -22,7 +22,7 @@ class Arguments:
     """How many."""
     seed: int = 0
     """Seed of the episodes' starts."""
-    json: Annotated[bool, tyro.conf.FlagConversionOn] = False
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object, with every return."""
 
 

@@ -12,8 +12,6 @@ from qlearn.errors import UsageError
 
 T = TypeVar("T")
 
-STYLE = (tyro.conf.FlagConversionOff,)  # --FIELD VALUE for every field, also those that are true or false
-
 
 class WrongUsage(UsageError):
     """A command line that cannot be understood."""
@@ -29,7 +27,7 @@ def parse(arguments: type[T], argv: list[str], verb: str, default: T | None = No
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
-            parsed: T = tyro.cli(arguments, args=argv, prog=f"qlearn {verb}", config=STYLE, **options)
+            parsed: T = tyro.cli(arguments, args=argv, prog=f"qlearn {verb}", **options)
         return parsed
     except SystemExit as stop:
         if not stop.code:
