@@ -96,4 +96,4 @@ class Corridor(gym.Env[Any, Any]):
         return frame
 
 
-gym.register("Corridor-v0", Corridor, max_episode_steps=30)
+gym.register("Corridor-v0", f"{__name__}:Corridor", max_episode_steps=30)

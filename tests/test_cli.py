@@ -14,6 +14,10 @@ from qlearn.runs import metrics
 from tests.conftest import Cli
 
 REPLAY_RATIO = 0.5
+CORRIDOR = """
+import gymnasium
+gymnasium.register("Thing-v0", "gymnasium.envs.toy_text.frozen_lake:FrozenLakeEnv", max_episode_steps=20)
+"""
 SHORT = ("train", "CartPole-v1", "--steps", "1500", "--replay.warmup-steps", "200", "--network.hidden", "16")
 
 
@@ -57,10 +61,10 @@ def test_a_run_leaves_the_directory_of_the_contract(finished: Path) -> None:
     assert "--network.hidden 16" in (finished / "command.txt").read_text()
     episodes = list(metrics.read(finished, "episode"))
     assert len(episodes) == summary["episodes"] > 30
-    for kind, names in metrics.DESCRIPTIONS.items():
+    for kind, described in metrics.DESCRIPTIONS.items():
         records = list(metrics.read(finished, kind))
-        assert all(record.keys() - {"kind", "steps"} <= names.keys() for record in records)
-        assert records[-1].keys() - {"kind", "steps"} == names.keys()
+        assert all(record.keys() - {"kind", "steps"} <= described.keys() for record in records)
+        assert records[-1].keys() - {"kind", "steps"} == described.keys()
     assert (finished / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert any((finished / "tensorboard").iterdir())
     assert [p.name for p in (finished / "checkpoints").iterdir()] == ["steps-000001500"]
@@ -281,6 +285,22 @@ def test_an_environment_that_fails_in_the_middle_loses_nothing(cli: Cli, tmp_pat
         fails(result, 1, said, "Saved at step 1,299", "qlearn resume r")
         assert len(list(metrics.read(tmp_path / "r"))) > 40
         assert (tmp_path / "r/checkpoints/steps-000001299/MANIFEST.json").exists()
+
+
+def test_the_files_of_a_run_cannot_have_a_module_imported(run: Path) -> None:
+    (run.parent / "stranger.py").write_text("open('canary', 'w').close()\n" + CORRIDOR)
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace("CartPole-v1", "stranger:Thing-v0"))
+    for verb in ("evaluate", "play", "resume"):
+        more = ("--steps", "9999") if verb == "resume" else ("--episodes", "1")
+        command = [sys.executable, "-m", "qlearn", verb, "r", *more]
+        result = subprocess.run(command, cwd=run.parent, capture_output=True, text=True, timeout=120, check=False)
+        fails(result, 2, "may not import stranger", "--module stranger")
+    assert not (run.parent / "canary").exists()
+    command += ["--module", "stranger"]
+    result = subprocess.run(command, cwd=run.parent, capture_output=True, text=True, timeout=120, check=False)
+    assert (run.parent / "canary").exists()
+    fails(result, 1, "is another one")  # the network of CartPole does not fit
 
 
 def test_a_missing_package_is_named_with_the_line_that_installs_it(cli: Cli, tmp_path: Path) -> None:

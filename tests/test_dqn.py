@@ -87,7 +87,7 @@ class Endless(Scripted):
     def __init__(self) -> None:
         super().__init__([[(10, "truncated")]])
 
-    def step(self, action: np.ndarray) -> tuple[np.ndarray, ...]:  # type: ignore[type-arg, override]
+    def step(self, action: np.ndarray) -> tuple[np.ndarray, ...]:  # type: ignore[override]
         obs, reward, terminated, done = super().step(action)
         return obs * 0, (reward > 0).astype(np.float32), terminated, done
 
@@ -210,7 +210,7 @@ def test_nan_inside_a_network_is_named_as_its_output() -> None:
     learner = Learner(Custom(Broken(), 7), Scalar(), Greedy(), replay, lambda p: torch.optim.Adam(p))
     actor = Actor(envs, learner.q_values, np.random.default_rng(1))
     run = train(actor, replay, learner, epsilon=Linear(), total_steps=100, warmup_steps=20, batch_size=4)
-    ticks = []
+    ticks: list[Tick] = []
     with pytest.raises(NotFiniteError, match=r"the network's output for batch\.obs"):
         ticks.extend(run)
     with pytest.raises(StopIteration):

@@ -1,5 +1,6 @@
 """The library's few calls, as they are made from Python."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ from qlearn.build import MakeNetwork, build_envs, with_custom_network
 from qlearn.config import check, override
 from qlearn.evaluate import Evaluation
 from qlearn.evaluate import evaluate as run_evaluation
-from qlearn.runs.directory import read_config
+from qlearn.runs.directory import read_config, trusted_config
 from qlearn.runs.display import Display, Silent, Terminal
 
 
@@ -17,7 +18,7 @@ def train(
     env: str,
     *,
     preset: str = "dqn",
-    network: MakeNetwork | None = None,
+    network: MakeNetwork | Mapping[str, Any] | None = None,
     run_dir: str | Path | None = None,
     progress: bool = True,
     **changes: Any,
@@ -28,7 +29,8 @@ def train(
         env: the id of a Gymnasium environment with Discrete actions, or `module:Id`.
         preset: the configuration to start from.
         network: a network of your own: a function of the observation's shape and the number of actions that
-            returns an `nn.Module` from observations `[B, *shape]` to Q-values `[B, A]`.
+            returns an `nn.Module` from observations `[B, *shape]` to Q-values `[B, A]`. Or fields of the
+            configuration: `{"hidden": (64, 64)}`.
         run_dir: the directory; by default the first free `runs/ENV/PRESET-seedN-NNN`.
         progress: show how it goes.
         changes: fields of the configuration: `steps=50_000, seed=1, learner={"batch_size": 32}`.
@@ -39,6 +41,8 @@ def train(
     Raises:
         QlearnError: one line that says what is wrong, where, and the fix.
     """
+    if isinstance(network, Mapping):
+        network, changes = None, {**changes, "network": network}
     config = override(presets.get(preset, env), changes)
     if network is not None:
         config = with_custom_network(config)
@@ -82,7 +86,7 @@ def evaluate(
         num_envs: environments that share the work; the returns do not depend on it.
         network: the network of a run that has one of your own.
     """
-    config, agent = read_config(Path(run)), load(run, network=network)
+    config, agent = trusted_config(Path(run)), load(run, network=network)
     envs = build_envs(config, min(num_envs, episodes), seed=seed, stream="evaluate")
     try:
         return run_evaluation(

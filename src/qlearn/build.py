@@ -139,6 +139,9 @@ def build_network(config: Config, space: Space, network: MakeNetwork | None = No
             )
         else:
             made = Custom(network(shape, space.num_actions), space.num_actions)
+            made(
+                torch.zeros(2, *shape, dtype=torch.from_numpy(np.zeros(0, space.dtype)).dtype)
+            )  # wrong shapes show now
     if not list(made.parameters()):
         raise UsageError("the network has no parameters to learn")
     _require_device(config.runtime.device)

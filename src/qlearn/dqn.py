@@ -34,8 +34,8 @@ Network = Callable[[Tensor], Dist]
 
 def train(
     actor: Actor,
-    replay: Replay,
-    learner: "Learner",
+    replay: Replay,  # 1
+    learner: "Learner",  # 1
     *,
     epsilon: Callable[[int], float],
     total_steps: int,
@@ -50,7 +50,7 @@ def train(
     Args:
         actor: plays.
         replay: remembers.
-        learner: holds Q and Q'.                                                            # 1
+        learner: holds Q and Q'.
         epsilon: exploration rate as a function of the steps since the warm-up.
         total_steps: environment steps to stop at, all environments together.
         warmup_steps: environment steps with random actions and no updates, at the start.

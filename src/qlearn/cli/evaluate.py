@@ -9,6 +9,7 @@ import tyro
 
 import qlearn
 from qlearn.cli.parse import parse
+from qlearn.envs import import_environments
 from qlearn.errors import UsageError
 
 
@@ -24,11 +25,14 @@ class Arguments:
     """Seed of the episodes' starts."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object, with every return."""
+    module: str | None = None
+    """Import this module first: the one of an environment module:Id, if you trust it."""
 
 
 def main(argv: list[str]) -> int:
     """Evaluate; returns the exit code."""
     arguments = parse(Arguments, argv, "evaluate")
+    import_environments(arguments.module)
     if arguments.episodes < 1:
         raise UsageError(f"--episodes is {arguments.episodes}; it must be at least 1")
     result = qlearn.evaluate(arguments.run, episodes=arguments.episodes, seed=arguments.seed).summary()

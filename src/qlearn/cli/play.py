@@ -9,8 +9,9 @@ import tyro
 from qlearn import api, play
 from qlearn.build import build_envs
 from qlearn.cli.parse import parse
+from qlearn.envs import import_environments
 from qlearn.errors import UsageError
-from qlearn.runs.directory import read_config
+from qlearn.runs.directory import trusted_config
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,17 @@ class Arguments:
     """How many."""
     seed: int = 0
     """Seed of the episodes' starts."""
+    module: str | None = None
+    """Import this module first: the one of an environment module:Id, if you trust it."""
 
 
 def main(argv: list[str]) -> int:
     """Play; returns the exit code."""
     arguments = parse(Arguments, argv, "play")
+    import_environments(arguments.module)
     if arguments.episodes < 1:
         raise UsageError(f"--episodes is {arguments.episodes}; it must be at least 1")
-    config, agent = read_config(arguments.run), api.load(arguments.run)
+    config, agent = trusted_config(arguments.run), api.load(arguments.run)
     play.require_screen(arguments.video)
     mode = "rgb_array" if arguments.video else "human"
     envs = build_envs(config, 1, seed=arguments.seed, stream="evaluate", render_mode=mode)

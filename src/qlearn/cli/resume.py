@@ -8,6 +8,7 @@ import tyro
 
 from qlearn import runs
 from qlearn.cli.parse import parse
+from qlearn.envs import import_environments
 from qlearn.runs.directory import read_config
 from qlearn.runs.display import Terminal
 
@@ -20,11 +21,14 @@ class Arguments:
     """The run directory."""
     steps: int | None = None
     """Environment steps to stop at, in all; by default those that the run was to have."""
+    module: str | None = None
+    """Import this module first: the one of an environment module:Id, if you trust it."""
 
 
 def main(argv: list[str]) -> int:
     """Resume; returns the exit code."""
     arguments = parse(Arguments, argv, "resume")
+    import_environments(arguments.module)
     total = arguments.steps or read_config(arguments.run).steps
     run = runs.resume(arguments.run, steps=arguments.steps, display=Terminal(total))
     print(runs.verdict(run.summary, read_config(run.path)))

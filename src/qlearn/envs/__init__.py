@@ -8,7 +8,16 @@ observation with reward 0 and no flag set. So nothing is ever reset silently, an
 `done` is the true final one.
 """
 
-from qlearn.envs.gym import GymEnvs, close_quietly, episode_seed, make_envs, make_gym
+from qlearn.envs.gym import GymEnvs, close_quietly, episode_seed, import_environments, make_envs, make_gym
 from qlearn.envs.spaces import Encoder, encoder
 
-__all__ = ["Encoder", "GymEnvs", "close_quietly", "encoder", "episode_seed", "make_envs", "make_gym"]
+__all__ = [
+    "Encoder",
+    "GymEnvs",
+    "close_quietly",
+    "encoder",
+    "episode_seed",
+    "import_environments",
+    "make_envs",
+    "make_gym",
+]

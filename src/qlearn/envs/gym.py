@@ -33,14 +33,13 @@ def make_gym(env_id: str, *, render_mode: str | None = None, **kwargs: Any) -> G
         QlearnError: a package that it needs is not installed (the command that installs it is named).
     """
     module, _, name = env_id.rpartition(":")
+    import_environments(module)
     try:
-        if module:
-            importlib.import_module(module)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "out of date" for an id that was asked for by its version
             return gym.make(name, render_mode=render_mode, disable_env_checker=True, **kwargs)
     except (ImportError, gym_error.DependencyNotInstalled) as error:
-        raise _missing(env_id, module, error) from error
+        raise _missing(env_id, error) from error
     except (gym_error.UnregisteredEnv, gym_error.DeprecatedEnv) as error:
         raise _unknown(env_id, name, error) from error
     except (gym_error.Error, TypeError) as error:
@@ -49,15 +48,30 @@ def make_gym(env_id: str, *, render_mode: str | None = None, **kwargs: Any) -> G
         raise EnvError(f"{env_id} raised {type(error).__name__} while it was made: {_line(error)}") from error
 
 
+def import_environments(module: str | None) -> None:
+    """Import the module that registers environments; nothing for the empty name.
+
+    Raises:
+        UsageError: there is none of that name. QlearnError: it cannot be imported.
+    """
+    if not module:
+        return
+    try:
+        importlib.import_module(module)
+    except Exception as error:
+        name = getattr(error, "name", None) or ""
+        if isinstance(error, ModuleNotFoundError) and (module == name or module.startswith(f"{name}.")):
+            raise UsageError(f"there is no module {name} to import; is it installed, or in this folder?") from error
+        raise QlearnError(f"{module} cannot be imported: {type(error).__name__}: {_line(error)}") from error
+
+
 def _line(error: BaseException) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _missing(env_id: str, module: str, error: BaseException) -> QlearnError:
-    """The error of an import that failed: the user's module, or a package behind the environment."""
+def _missing(env_id: str, error: BaseException) -> QlearnError:
+    """The error of an environment whose package is not installed."""
     name = getattr(error, "name", None) or ""
-    if module and name and (module == name or module.startswith(f"{name}.")):
-        return UsageError(f"{env_id}: there is no module {name} to import; is it installed, or in this folder?")
     found = re.search(r"pip install [\"']?(?:gymnasium|swig)?\[?([\w-]+)", str(error))
     key = next((extra for word, extra in EXTRAS.items() if word in f"{name} {error}".lower()), None)
     extra = key or {"toy-text": "toy", "classic-control": "classic"}.get(found.group(1) if found else "")

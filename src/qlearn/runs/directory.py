@@ -1,6 +1,7 @@
 """The run directory: where a run keeps its configuration, and how it is made and found."""
 
 import re
+import sys
 import tomllib
 from pathlib import Path
 
@@ -72,6 +73,25 @@ def read_config(path: Path) -> Config:
         return check(override(Config(), data))
     except UsageError as error:
         raise RunError(f"{path / CONFIG} is not a configuration of qlearn's: {error}") from error
+
+
+def trusted_config(path: Path) -> Config:
+    """`read_config`, for those who are going to make the run's environment.
+
+    A run may come from a stranger, so its files cannot have a module imported: that of an environment `module:Id`
+    must be there already.
+
+    Raises:
+        UsageError: it is not.
+    """
+    config = read_config(path)
+    module = config.env.id.rpartition(":")[0]
+    if module and module not in sys.modules:
+        raise UsageError(
+            f"{path} was trained in {config.env.id}, and the files of a run may not import {module}; "
+            f"if you trust it, add --module {module} (in Python: import it first)"
+        )
+    return config
 
 
 def write_config(path: Path, config: Config) -> None:

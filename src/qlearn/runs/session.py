@@ -76,7 +76,7 @@ def resume(
     Everything continues but the running episodes, which are ended as by a time limit and started anew.
     """
     path = Path(path)
-    config = directory.read_config(path)
+    config = directory.trusted_config(path)
     saved = checkpoint.newest(path / directory.CHECKPOINTS)
     if steps is not None:
         config = check(dataclasses.replace(config, steps=steps, until_solved=False, max_episodes=None))
@@ -102,7 +102,7 @@ def load(path: str | Path, network: MakeNetwork | None = None) -> Agent:
         RunError: it is damaged.
     """
     path = Path(path)
-    config = directory.read_config(path)
+    config = directory.trusted_config(path)
     saved = checkpoint.newest(path / directory.CHECKPOINTS)
     net, value, encoder = policy_parts(dataclasses.replace(config, runtime=_on_cpu(config)), network)
     saved.load_network(net)

@@ -1,0 +1,165 @@
+"""Does it learn? Trains each seed of a claim in a process of its own and evaluates it; one JSON file a claim.
+
+    python benchmarks/learning.py CLAIM ... [--jobs 2] [--runs DIR]
+
+Results go to benchmarks/results/learning-CLAIM.json as they come; seeds that are there already are not run again.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What is trained, how often, and what is known of it elsewhere."""
+
+    env: str
+    preset: str
+    seeds: int
+    published: str = ""
+
+
+CLAIMS = {
+    "intro-cartpole": Claim("CartPole-v0", "intro", 10, "the tutorial: solved in 1,396 episodes, one run"),
+    "dqn-cartpole": Claim("CartPole-v1", "dqn", 10, "SB3's table: 500 +- 0 over 5 seeds at 50,000 steps"),
+    "dqn-acrobot": Claim("Acrobot-v1", "dqn", 5, "SB3: -74 +- 2 over 5 seeds; rl-zoo: -76.6, one run; 100,000 steps"),
+    "dqn-mountaincar": Claim(
+        "MountainCar-v0", "dqn", 5, "SB3: -107 +- 4 over 5 seeds; rl-zoo: -100.8, one run; 120,000 steps"
+    ),
+    "dqn-lunarlander": Claim(
+        "LunarLander-v3",
+        "dqn",
+        5,
+        "on LunarLander-v2, SB3: 195 +- 28 over 5 seeds; rl-zoo: 154.4, one run; 100,000 steps",
+    ),
+    "dqn-taxi": Claim("Taxi-v3", "dqn", 5, "nobody tuned for it; an optimal policy scores about 8"),
+}
+
+
+def one_seed(name: str, seed: int, runs: Path) -> dict[str, Any]:
+    """Train and evaluate one seed; its row of the results."""
+    import qlearn
+    from qlearn.runs import metrics
+
+    claim = CLAIMS[name]
+    run = qlearn.train(claim.env, preset=claim.preset, seed=seed, run_dir=runs / f"{name}-{seed}", progress=False)
+    evaluation = qlearn.evaluate(run.path, episodes=100).summary()
+    curve = [(e["steps"], e["episode"], round(e["mean_return"], 2)) for e in metrics.read(run.path, "episode")]
+    points = np.unique(np.linspace(0, len(curve) - 1, 200).astype(int))
+    return {
+        "seed": seed,
+        "summary": run.summary,
+        "evaluation": {k: v for k, v in evaluation.items() if k != "returns"},
+        "curve": [curve[i] for i in points],
+    }
+
+
+def machine() -> dict[str, Any]:
+    """What it was measured on."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), platform.processor())
+    packages = {name: version(name) for name in ("qlearn", "torch", "gymnasium", "numpy")}
+    return {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "system": platform.platform(),
+        "python": platform.python_version(),
+        **packages,
+    }
+
+
+def aggregate(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """The numbers over the seeds."""
+    from qlearn.scores import mean_interval
+
+    means = np.array([row["evaluation"]["mean"] for row in rows])
+    solved = [row["summary"]["solved_at_episode"] for row in rows if row["summary"]["solved"]]
+    low, high = mean_interval(means)
+    return {
+        "seeds": len(rows),
+        "evaluation_mean_over_seeds": float(means.mean()),
+        "ci95_low": low,
+        "ci95_high": high,
+        "evaluation_worst_seed": float(means.min()),
+        "evaluation_best_seed": float(means.max()),
+        "solved": len(solved),
+        "median_solved_at_episode": float(np.median(solved)) if solved else None,
+        "median_wall_seconds": float(np.median([row["summary"]["wall_seconds"] for row in rows])),
+    }
+
+
+def write(name: str, rows: list[dict[str, Any]], jobs: int) -> None:
+    """Write the claim's file, whole."""
+    claim = CLAIMS[name]
+    rows = sorted(rows, key=lambda row: int(row["seed"]))
+    result = {
+        "claim": name,
+        **asdict(claim),
+        "command": f"python benchmarks/learning.py {name}",
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "processes_at_once": jobs,
+        "protocol": "greedy policy of the last checkpoint, 100 episodes a seed from starts unseen in training",
+        "aggregate": aggregate(rows),
+        "rows": rows,
+    }
+    target = RESULTS / f"learning-{name}.json"
+    target.with_suffix(".tmp").write_text(json.dumps(result, indent=1) + "\n")
+    target.with_suffix(".tmp").replace(target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("claims", nargs="+", choices=CLAIMS)
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--runs", type=Path, default=Path("/tmp/qlearn-benchmarks"))
+    parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.seed is not None:  # a worker
+        print(json.dumps(one_seed(arguments.claims[0], arguments.seed, arguments.runs)))
+        return
+
+    RESULTS.mkdir(exist_ok=True)
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for name in arguments.claims:
+        path = RESULTS / f"learning-{name}.json"
+        rows[name] = json.loads(path.read_text())["rows"] if path.exists() else []
+
+    def work(name: str, seed: int) -> tuple[str, dict[str, Any]]:
+        command = [sys.executable, __file__, name, "--seed", str(seed), "--runs", str(arguments.runs)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
+        return name, json.loads(output.splitlines()[-1])
+
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        wanted = [
+            (name, seed)
+            for name in arguments.claims
+            for seed in range(1, CLAIMS[name].seeds + 1)
+            if all(row["seed"] != seed for row in rows[name])
+        ]
+        for future in as_completed([pool.submit(work, *item) for item in wanted]):
+            name, row = future.result()
+            rows[name].append(row)
+            write(name, rows[name], arguments.jobs)
+            print(
+                name, row["seed"], row["summary"]["solved_at_episode"], f"{row['evaluation']['mean']:.1f}", flush=True
+            )
+
+
+if __name__ == "__main__":
+    main()
