@@ -70,13 +70,13 @@ class Agent:
         """Any observation or batch of them as `[B, *shape]`, and whether it was a batch."""
         shape = self.encoder.space.shape
         shape = (self.stack, *shape) if self.stack > 1 else shape
-        if self.encoder.plain and not isinstance(obs, (list, tuple)):
-            encoded = self.encoder.encode(obs)
+        if self.encoder.plain:
+            encoded = self.encoder.encode(np.asarray(obs))
             if encoded.shape == shape:
                 return encoded[None], False
             if encoded.shape[1:] == shape and encoded.ndim == len(shape) + 1:
                 return encoded, True
             raise UsageError(f"an observation of shape {encoded.shape}; the agent takes {shape}, or a batch of it")
-        if isinstance(obs, list) and not self.encoder.gym_space.contains(obs):
+        if isinstance(obs, list):
             return np.stack([self.encoder.encode(one) for one in obs]), True
         return self.encoder.encode(obs)[None], False
