@@ -56,11 +56,12 @@ def require_screen(video: Path | None) -> None:
     Raises:
         UsageError: with the fix.
     """
-    if video is None:
-        if os.name == "posix" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))):
-            raise UsageError("there is no screen here to open a window on; use --video FILE.mp4")
-    elif video.suffix.lower() != ".mp4":
+    if video is not None and video.suffix.lower() != ".mp4":
         raise UsageError(f"{video}: the video must be an .mp4 file")
+    if os.name == "posix" and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY", "SDL_VIDEODRIVER"))):
+        if video is None:
+            raise UsageError("there is no screen here to open a window on; use --video FILE.mp4")
+        os.environ["SDL_VIDEODRIVER"] = "dummy"  # frames need no screen; SDL complains of its absence otherwise
 
 
 def show(agent: Agent, envs: GymEnvs, episodes: int, video: Path | None = None) -> list[float]:
@@ -73,13 +74,14 @@ def show(agent: Agent, envs: GymEnvs, episodes: int, video: Path | None = None) 
         RunError: the file cannot be written.
     """
     returns: dict[int, float] = {}
-    names = action_names(envs)
+    names, seen = action_names(envs), (0.0, 0.0)
     film = _Video(video, int(envs.envs[0].metadata.get("render_fps") or 30)) if video else None
     try:
         for moment in moments(agent, envs, episodes):
             returns[moment.episode] = moment.so_far
+            seen = min(seen[0], float(moment.q.min())), max(seen[1], float(moment.q.max()))
             if film:
-                film.add(compose(_frame(envs), moment, names))
+                film.add(compose(_frame(envs), moment, names, seen))
         if film:
             film.finish()
     except BaseException:
@@ -109,8 +111,11 @@ def action_names(envs: GymEnvs) -> list[str]:
     return names if len(names) == count else [f"action {n + envs.encoder.first_action}" for n in range(count)]
 
 
-def compose(frame: Array, moment: Moment, names: list[str]) -> Array:
-    """The frame `[H, W, 3]` with the Q-values as bars at its right; heights and widths come out even."""
+def compose(frame: Array, moment: Moment, names: list[str], scale: tuple[float, float]) -> Array:
+    """The frame `[H, W, 3]` with the Q-values as bars at its right; heights and widths come out even.
+
+    `scale` is what the bars span: it includes 0, from which they start, and every value shown so far.
+    """
     height = max(frame.shape[0], 64 + 44 * min(len(names), 10))
     picture = Image.new("RGB", ((frame.shape[1] + PANEL + 1) // 2 * 2, (height + 1) // 2 * 2), PAPER)
     picture.paste(Image.fromarray(np.asarray(frame, np.uint8)), (0, (height - frame.shape[0]) // 2))
@@ -120,17 +125,18 @@ def compose(frame: Array, moment: Moment, names: list[str]) -> Array:
     draw.text(
         (left, 34), "Q-values (the return that each action promises)", (120, 126, 134), ImageFont.load_default(11)
     )
-    # Bars share one scale that reaches from the smallest value to the largest, so their differences can be seen.
-    low, high = float(moment.q.min()), float(moment.q.max())
+    low, high = scale if scale[0] < scale[1] else (0.0, 1.0)
     shown = np.argsort(-moment.q)[:10] if len(names) > 10 else np.arange(len(names))
     top, row, room = 60, min(44, (height - 68) // max(1, len(shown))), PANEL - 32
     for place, index in enumerate(shown):
         y, chosen = top + place * row, index == moment.action
-        part = 0.12 + 0.88 * ((float(moment.q[index]) - low) / (high - low) if high > low else 1.0)
+        ends = sorted((float(value) - low) / (high - low) * room for value in (0.0, moment.q[index]))
         draw.text((left, y), names[index], BEST if chosen else INK, font if row >= 40 else small)
-        value = f"{moment.q[index]:.2f}"
+        gap = "" if chosen else f" ({moment.q[index] - moment.q.max():+.2f})"
+        value = f"{moment.q[index]:.2f}{gap}"
         draw.text((left + room - draw.textlength(value, small), y), value, BEST if chosen else INK, small)
-        draw.rectangle((left, y + 21, left + int(part * room), y + max(24, row - 10)), BEST if chosen else BAR)
+        box = (left + int(ends[0]), y + 21, left + max(int(ends[1]), int(ends[0]) + 1), y + max(24, row - 10))
+        draw.rectangle(box, BEST if chosen else BAR)
     return np.asarray(picture)
 
 
