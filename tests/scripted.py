@@ -45,6 +45,9 @@ class Scripted:
                 terminated[env] = True
         return self._obs(), reward, terminated, done
 
+    def abandon(self, env: int) -> None:
+        self.ended[env] = True
+
     def close(self) -> None:
         pass
 

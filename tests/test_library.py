@@ -1,5 +1,6 @@
 """The Python calls, as the documentation makes them."""
 
+import resource
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,14 @@ from torch import Tensor, nn
 
 import qlearn
 from qlearn import presets
+from qlearn.agent import Agent
 from qlearn.build import build
 from qlearn.config import Config, check, flatten, override, to_dict
+from qlearn.envs import encoder
 from qlearn.errors import UsageError
+from qlearn.networks import Encode, QNetwork, mlp
 from qlearn.runs import directory, plot
+from qlearn.values import Scalar
 
 QUICK: dict[str, Any] = {"steps": 600, "progress": False, "replay": {"warmup_steps": 100}, "network": {"hidden": (8,)}}
 
@@ -40,6 +45,10 @@ def test_train_load_act_and_q_values(tmp_path: Path) -> None:
     assert explored == {0, 1}
     with pytest.raises(UsageError, match=r"shape \(3,\); the agent takes \(4,\)"):
         agent.q_values(obs[:3])
+    for wrong in ({"episodes": 0}, {"num_envs": 0}, {"seed": -1}):
+        arguments: dict[str, Any] = wrong
+        with pytest.raises(UsageError, match="must be at least"):
+            qlearn.evaluate(run.path, **arguments)
     resumed = qlearn.resume(run.path, steps=700, progress=False)
     assert resumed.summary["steps"] == 700
     assert len(qlearn.evaluate(run.path, episodes=3).returns) == 3
@@ -61,6 +70,27 @@ def test_a_network_of_your_own(tmp_path: Path) -> None:
     assert qlearn.load(run.path, network=MyNetwork).q_values(np.zeros(4, np.float32)).shape == (2,)
     with pytest.raises(UsageError, match="network=make_network"):
         qlearn.load(run.path)
+
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 4), nn.Linear(4, 4)
+            self.second.weight, self.last = self.first.weight, nn.Linear(4, 2)
+
+        def forward(self, obs: Tensor) -> Tensor:
+            q: Tensor = self.last(self.second(self.first(obs).relu()).relu())
+            return q
+
+    tied = qlearn.train("CartPole-v1", network=lambda s, a: Tied(), run_dir=tmp_path / "t", **quick)
+    obs = np.ones(4, np.float32)
+    assert qlearn.load(tied.path, network=lambda s, a: Tied()).q_values(obs) == pytest.approx(tied.agent.q_values(obs))
+    for wrong, message in {
+        lambda s, a: nn.Linear(3, a): r"does not take observations of shape \(2, 4\)",
+        lambda s, a: nn.Linear(4, a).double(): "float32; it has torch.float64",
+        lambda s, a: nn.Identity(): "it has none",
+    }.items():
+        with pytest.raises(UsageError, match=message):
+            qlearn.train("CartPole-v1", network=wrong, run_dir=tmp_path / "w", **quick)
     with pytest.raises(UsageError, match=r"returned \(2, 5\) for 2 observations.*\(2, 2\)"):
         qlearn.train("CartPole-v1", network=lambda s, a: MyNetwork(s, 5), run_dir=tmp_path / "q", **quick)
     assert not (tmp_path / "q").exists()
@@ -131,12 +161,33 @@ def test_a_configuration_survives_its_file(tmp_path: Path) -> None:
         ({"network": {"hidden": (0,)}}, "network.hidden is 0; it must be at least 1"),
         ({"env": {"kwargs": "[1]"}}, "JSON object"),
         ({"seed": True}, "seed is True; it must be an int"),
+        ({"optimizer": {"learning_rate": float("inf")}}, "learning_rate is inf; it must be a finite number"),
+        ({"optimizer": {"end_learning_rate": 1e-4}}, "end_learning_rate needs optimizer.decay_steps"),
+        ({"env": {"kwargs": '{"render_mode": "human"}'}}, "render_mode, which qlearn gives itself"),
+        ({"env": {"kwargs": "[" * 100_000}}, "env.kwargs is .* not JSON"),
+        ({"replay": {"capacity": 10**15}}, "capacity is 1000000000000000; it must be from 1 to"),
         ({"steps": "many"}, "steps is 'many'; it must be an int"),
     ],
 )
 def test_a_configuration_that_cannot_be(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         check(override(Config(), changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"replay": {"capacity": 10**12}}, "replay.capacity is 1,000,000,000,000"),
+        ({"network": {"hidden": (100_000,) * 2}}, "hidden"),
+    ],
+)
+def test_what_does_not_fit_in_memory_is_named(changes: dict[str, Any], message: str) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (20 * 2**30, resource.RLIM_INFINITY))
+    try:
+        with pytest.raises(UsageError, match=message):
+            build(check(override(presets.get("dqn", "CartPole-v1"), changes)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 
 
 def test_numbers_are_taken_as_what_they_are_meant() -> None:
@@ -146,6 +197,24 @@ def test_numbers_are_taken_as_what_they_are_meant() -> None:
     assert config.network.hidden == (4, 5)
     assert "max_episodes" not in to_dict(config)
     assert dict(flatten(config))["replay.gamma"] == 1.0
+
+
+def test_fields_of_the_environment_can_be_set_from_python(tmp_path: Path) -> None:
+    run = qlearn.train("CartPole-v1", env={"num_envs": 4}, run_dir=tmp_path / "r", **QUICK)
+    assert directory.read_config(run.path).env.num_envs == 4
+
+
+@pytest.mark.parametrize("space", [gym.spaces.MultiBinary(3), gym.spaces.MultiDiscrete([2, 3]), gym.spaces.Discrete(5)])
+def test_batches_of_any_array_observation(space: gym.Space[Any]) -> None:
+    code = encoder(space, gym.spaces.Discrete(2))
+    size = code.space.categories or code.space.shape[0]
+    net = QNetwork(Encode(code.space), mlp(size, (4,)), 4, 2)
+    agent = Agent(net, Scalar(), code)
+    space.seed(0)
+    some = [space.sample() for _ in range(5)]
+    assert agent.q_values(some[0]).shape == (2,)
+    assert agent.q_values(np.array(some)).shape == (5, 2)
+    assert agent.q_values(np.array(some)) == pytest.approx(np.stack([agent.q_values(one) for one in some]), abs=1e-6)
 
 
 def test_every_preset_is_a_valid_configuration_of_every_environment_it_is_tuned_for() -> None:

@@ -8,10 +8,11 @@ import pytest
 import torch
 from gymnasium import spaces
 
+import qlearn.evaluate as evaluation
 from qlearn.actor import Actor, Window
 from qlearn.envs import encoder, episode_seed, make_envs
 from qlearn.errors import EnvError, QlearnError, UsageError
-from qlearn.evaluate import evaluate, play
+from qlearn.evaluate import evaluate
 from qlearn.exploration import Linear, epsilon_greedy
 from qlearn.networks import Encode, make_torso, nature
 from qlearn.scores import mean_interval
@@ -209,28 +210,54 @@ def test_environments_that_break_their_contract(fault: str, message: str) -> Non
         envs.step(np.array([0]))
 
 
-def test_evaluation_counts_whole_episodes_and_does_not_depend_on_the_number_of_environments() -> None:
+def zeros(obs: torch.Tensor) -> torch.Tensor:
+    return torch.zeros(len(obs), 7)
+
+
+def test_evaluation_counts_whole_episodes_and_does_not_favour_short_ones() -> None:
     script = [(length, "terminated") for length in (9, 1, 1, 1, 2, 5)]
 
     def returns(lanes: int) -> list[float]:
         envs = Scripted([script[lane::lanes] for lane in range(lanes)])
-        return play(lambda obs: np.zeros(len(obs), int), envs, 6)[0]
+        return evaluate(zeros, envs, 6, env_id="x").returns
 
-    lengths = [len_ for len_, _ in script]
-    one = returns(1)
-    assert one == [sum(100 * k + s + 1 for s in range(n)) for k, n in enumerate(lengths)]
-    three = returns(3)  # environment i plays episodes i, i + 3: the long one is not left out
-    assert three[0] == sum(range(1, 10))
-    assert len(three) == 6
+    lengths = [length for length, _ in script]
+    assert returns(1) == [sum(100 * k + s + 1 for s in range(n)) for k, n in enumerate(lengths)]
+    # Environment i plays episodes i and i + 3: the long one is not left out, though others would be done sooner.
+    assert returns(3) == [sum(100 * (k // 3) + s + 1 for s in range(n)) for k, n in enumerate(lengths)]
+
+
+def test_evaluation_of_a_real_environment_does_not_depend_on_how_many_share_the_work() -> None:
+    def returns(lanes: int) -> list[float]:
+        envs = make_envs("CartPole-v1", lanes, seed=3, stream="evaluate")
+        return evaluate(lambda obs: obs[:, 2:4] @ torch.tensor([[-1.0, 1.0], [-1.0, 1.0]]), envs, 7, env_id="x").returns
+
+    assert returns(1) == returns(4)
+    assert len(set(returns(4))) > 1
 
 
 def test_evaluation_reports_its_protocol_and_an_interval() -> None:
     envs = Scripted([[(2, "terminated"), (3, "truncated")]])
-    result = evaluate(lambda obs: np.zeros(len(obs), int), envs, 4, env_id="x", protocol={"policy": "greedy"}).summary()
+    result = evaluate(zeros, envs, 4, env_id="x", protocol={"policy": "greedy"}).summary()
     assert result["returns"] == [3, 306, 403, 906]
     assert result["mean"] == pytest.approx(404.5)
     assert result["ci_low"] < result["mean"] < result["ci_high"]
-    assert result["protocol"]["policy"] == "greedy"
+    assert result["protocol"].items() >= {"policy": "greedy", "epsilon": 0.0, "episodes_cut": 0}.items()
+
+
+def test_an_environment_without_an_end_is_cut_and_the_cut_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluation, "MAX_EPISODE_STEPS", 5)
+    result = evaluate(zeros, Scripted([[(10**9, "truncated")]] * 2), 4, env_id="x")
+    assert result.returns == [15, 15, 515, 515]
+    assert result.protocol["episodes_cut"] == 4
+
+
+def test_a_cut_is_a_truncation_to_whoever_learns_from_it() -> None:
+    actor = Actor(Scripted([[(10**9, "truncated")]]), zeros, np.random.default_rng(0), limit=3)
+    rows = [actor.rollout(0.0)[0] for _ in range(5)]
+    assert [bool(r.done[0, 0]) for r in rows] == [False, False, True, False, False]
+    assert not any(r.terminated.any() for r in rows)
+    assert [r.obs[0, 0].tolist() for r in rows[3:]] == [[0, 0, 3], [0, 1, 0]]
 
 
 def test_the_interval_of_a_mean() -> None:

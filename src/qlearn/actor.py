@@ -18,12 +18,19 @@ class Actor:
         q_values: observations `[E, *shape]` (or `[E, stack, *shape]`) to Q-values `[E, A]`.
         rng: draws the coins and the random actions.
         stack: observations that the network sees at once.
+        limit: steps after which an episode is cut, for environments that may not end by themselves.
     """
 
     def __init__(
-        self, envs: Envs, q_values: Callable[[Tensor], Tensor], rng: np.random.Generator, *, stack: int = 1
+        self,
+        envs: Envs,
+        q_values: Callable[[Tensor], Tensor],
+        rng: np.random.Generator,
+        *,
+        stack: int = 1,
+        limit: int | None = None,
     ) -> None:
-        self.envs, self.q_values, self.rng, self.stack = envs, q_values, rng, stack
+        self.envs, self.q_values, self.rng, self.stack, self.limit = envs, q_values, rng, stack, limit
         self.restart()
 
     def restart(self) -> None:
@@ -32,8 +39,8 @@ class Actor:
         self.obs = envs.reset()
         self._window = Window(self.obs, self.stack)
         self._ended = np.zeros(envs.num_envs, np.bool_)
-        self._return = np.zeros(envs.num_envs)
-        self._length = np.zeros(envs.num_envs, np.int64)
+        self.returns = np.zeros(envs.num_envs)  # of the running episodes
+        self.lengths = np.zeros(envs.num_envs, np.int64)
 
     def rollout(self, epsilon: float) -> tuple[Steps, list[Episode]]:
         """One step of every environment: rows `[1, E, ...]`, and the episodes that ended with it.
@@ -44,13 +51,17 @@ class Actor:
         action = epsilon_greedy(self._greedy, epsilon, len(obs), self.envs.space.num_actions, self.rng)
         self.obs, reward, terminated, done = self.envs.step(action)
         self._window.push(self.obs, ended)
-        self._ended = done
-        self._return += reward
-        self._length += ~ended
+        self.returns += reward
+        self.lengths += ~ended
+        if self.limit is not None:
+            for env in np.flatnonzero(~done & (self.lengths >= self.limit)):
+                self.envs.abandon(int(env))
+                done[env] = True
         episodes = []
         for env in np.flatnonzero(done):
-            episodes.append(Episode(float(self._return[env]), int(self._length[env]), int(env)))
-            self._return[env], self._length[env] = 0.0, 0
+            episodes.append(Episode(float(self.returns[env]), int(self.lengths[env]), int(env)))
+            self.returns[env], self.lengths[env] = 0.0, 0
+        self._ended = done
         return Steps(obs[None], action[None], reward[None], terminated[None], done[None]), episodes
 
     def _greedy(self) -> Array:

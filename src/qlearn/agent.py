@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from qlearn.envs import Encoder
 from qlearn.errors import UsageError
@@ -27,14 +27,13 @@ class Agent:
         self.network, self.value, self.encoder, self.stack = network, value, encoder, stack
         self._device = next(network.parameters()).device
 
-    @torch.no_grad()
     def q_values(self, obs: Any) -> Array:
         """Q of every action: `[A]` for one observation, `[B, A]` for a batch.
 
         An observation is whatever the environment returns. A batch is an array with one more axis, or a list.
         """
         encoded, batched = self._encode(obs)
-        q: Array = self.policy_values(encoded)
+        q: Array = self.encoded_q_values(torch.from_numpy(np.ascontiguousarray(encoded))).numpy()
         return q if batched else q[0]
 
     def act(self, obs: Any, *, epsilon: float = 0.0, rng: np.random.Generator | None = None) -> Any:
@@ -55,16 +54,9 @@ class Agent:
         return int(action) if np.ndim(action) == 0 else action
 
     @torch.no_grad()
-    def policy_values(self, encoded: Array) -> Array:
-        """Q of encoded observations `[B, *shape]`, `[B, A]`."""
-        obs = torch.from_numpy(np.ascontiguousarray(encoded)).to(self._device)
-        q: Array = self.value.mean(self.network(obs)).cpu().numpy()
-        return q
-
-    def policy(self, encoded: Array) -> Array:
-        """The greedy actions, counted from 0, of encoded observations `[B, *shape]`."""
-        best: Array = self.policy_values(encoded).argmax(-1)
-        return best
+    def encoded_q_values(self, obs: Tensor) -> Tensor:
+        """Q of encoded observations `[B, *shape]`, `[B, A]`; both are on the CPU."""
+        return self.value.mean(self.network(obs.to(self._device))).cpu()
 
     def _encode(self, obs: Any) -> tuple[Array, bool]:
         """Any observation or batch of them as `[B, *shape]`, and whether it was a batch."""
@@ -77,6 +69,7 @@ class Agent:
             if encoded.shape[1:] == shape and encoded.ndim == len(shape) + 1:
                 return encoded, True
             raise UsageError(f"an observation of shape {encoded.shape}; the agent takes {shape}, or a batch of it")
-        if isinstance(obs, list):
+        rank = len(self.encoder.gym_space.shape or ())
+        if isinstance(obs, list) or (rank and np.ndim(obs) == rank + 1):
             return np.stack([self.encoder.encode(one) for one in obs]), True
         return self.encoder.encode(obs)[None], False

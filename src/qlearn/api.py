@@ -8,14 +8,16 @@ from qlearn import presets, runs
 from qlearn.agent import Agent
 from qlearn.build import MakeNetwork, build_envs, with_custom_network
 from qlearn.config import check, override
+from qlearn.errors import UsageError
 from qlearn.evaluate import Evaluation
 from qlearn.evaluate import evaluate as run_evaluation
-from qlearn.runs.directory import read_config, trusted_config
-from qlearn.runs.display import Display, Silent, Terminal
+from qlearn.runs.directory import trusted_config
+from qlearn.runs.display import Silent, Terminal
 
 
 def train(
     env: str,
+    /,
     *,
     preset: str = "dqn",
     network: MakeNetwork | Mapping[str, Any] | None = None,
@@ -52,7 +54,7 @@ def train(
         run_dir=run_dir,
         network=network,
         command=f"qlearn.train({env!r})",
-        display=_display(progress, config.steps),
+        display=Terminal() if progress else Silent(),
     )
 
 
@@ -60,12 +62,11 @@ def resume(
     run: str | Path, *, steps: int | None = None, network: MakeNetwork | None = None, progress: bool = True
 ) -> runs.Run:
     """Continue a run from its newest checkpoint, to `steps` environment steps in all where given."""
-    total = steps or read_config(Path(run)).steps
-    return runs.resume(run, steps=steps, network=network, display=_display(progress, total))
+    return runs.resume(run, steps=steps, network=network, display=Terminal() if progress else Silent())
 
 
 def load(run: str | Path, *, network: MakeNetwork | None = None) -> Agent:
-    """The agent of a run's newest checkpoint. Nothing in a run directory can run code."""
+    """The agent of a run's newest checkpoint; see `qlearn.runs.load`."""
     return runs.load(run, network)
 
 
@@ -86,20 +87,19 @@ def evaluate(
         num_envs: environments that share the work; the returns do not depend on it.
         network: the network of a run that has one of your own.
     """
+    for name, value in {"episodes": episodes, "num_envs": num_envs}.items():
+        if value < 1:
+            raise UsageError(f"{name} is {value}; it must be at least 1")
     config, agent = trusted_config(Path(run)), load(run, network=network)
     envs = build_envs(config, min(num_envs, episodes), seed=seed, stream="evaluate")
     try:
         return run_evaluation(
-            agent.policy,
+            agent.encoded_q_values,
             envs,
             episodes,
             env_id=config.env.id,
             stack=config.env.frame_stack,
-            protocol={"policy": "greedy", "epsilon": 0.0, "seed": seed, "starts": "unseen in training"},
+            protocol={"policy": "greedy", "seed": seed, "starts": "unseen in training"},
         )
     finally:
         envs.close()
-
-
-def _display(progress: bool, total_steps: int) -> Display:
-    return Terminal(total_steps) if progress else Silent()

@@ -13,11 +13,11 @@ from torch import nn
 
 from qlearn import dqn
 from qlearn.actor import Actor
-from qlearn.config import Config, NetworkConfig
+from qlearn.config import Config
 from qlearn.envs import Encoder, GymEnvs, make_envs
 from qlearn.errors import UsageError
 from qlearn.exploration import Linear
-from qlearn.networks import Custom, Encode, QNetwork, make_torso
+from qlearn.networks import Custom, Encode, QNetwork, image_layout, make_torso
 from qlearn.replay import Ring, Uniform
 from qlearn.types import Space, Tick
 from qlearn.values import Scalar
@@ -66,17 +66,11 @@ def build(config: Config, network: MakeNetwork | None = None) -> Parts:
         network: for `network.torso = custom`, a function of the shape of the network's input (without the batch)
             and the number of actions that returns an `nn.Module` from observations to Q-values `[B, A]`.
     """
+    _require_device(config.runtime.device)
     envs = build_envs(config)
     try:
         net = build_network(config, envs.space, network)
-        ring = Ring(
-            envs.space,
-            config.replay.capacity,
-            config.env.num_envs,
-            n_step=config.replay.n_step,
-            gamma=config.replay.gamma,
-            stack=config.env.frame_stack,
-        )
+        ring = build_ring(config, envs.space)
         replay = Uniform(ring, generator(config.seed, "replay"))
         learner = dqn.Learner(
             net,
@@ -114,6 +108,22 @@ def build_envs(
     )
 
 
+def build_ring(config: Config, space: Space) -> Ring:
+    """The replay memory's ring."""
+    replay = config.replay
+    try:
+        return Ring(
+            space,
+            replay.capacity,
+            config.env.num_envs,
+            n_step=replay.n_step,
+            gamma=replay.gamma,
+            stack=config.env.frame_stack,
+        )
+    except (MemoryError, ValueError, OverflowError) as error:
+        raise UsageError(f"replay.capacity is {replay.capacity:,}: so many rows do not fit in memory") from error
+
+
 def build_value(config: Config) -> Scalar:
     """What the network's numbers mean."""
     return Scalar(huber=config.learner.loss == "huber")
@@ -127,40 +137,53 @@ def build_network(config: Config, space: Space, network: MakeNetwork | None = No
             if network is None
             else f"network.torso is {config.network.torso}, but a network was given; it must be custom"
         )
-    stack = (config.env.frame_stack,) if config.env.frame_stack > 1 else ()
-    shape = (*stack, *space.shape)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(int(generator(config.seed, "network").integers(2**63)))
-        inputs = (*shape, space.categories) if space.categories else shape
-        if network is None:
-            torso, features = make_torso(resolve_torso(config.network, inputs), inputs, config.network.hidden)
-            made: nn.Module = QNetwork(
-                Encode(space, rescale=config.network.rescale), torso, features, space.num_actions
-            )
-        else:
-            made = Custom(network(shape, space.num_actions), space.num_actions)
-            made(
-                torch.zeros(2, *shape, dtype=torch.from_numpy(np.zeros(0, space.dtype)).dtype)
-            )  # wrong shapes show now
-    if not list(made.parameters()):
-        raise UsageError("the network has no parameters to learn")
-    _require_device(config.runtime.device)
+    shape = input_shape(config, space)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(generator(config.seed, "network").integers(2**63)))
+            if network is not None:
+                made: nn.Module = Custom(network(shape, space.num_actions), space.num_actions)
+            else:
+                inputs = (*shape, space.categories) if space.categories else shape
+                torso, features = make_torso(config.network.torso, inputs, config.network.hidden)
+                encode = Encode(space, rescale=config.network.rescale)
+                made = QNetwork(encode, torso, features, space.num_actions)
+            _try(made, torch.zeros(2, *shape, dtype=torch.from_numpy(np.zeros(0, space.dtype)).dtype))
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        if network is not None:
+            raise
+        raise UsageError(f"network.hidden is {config.network.hidden}: such layers cannot be made ({error})") from error
     return made.to(config.runtime.device)
 
 
-def resolve_torso(config: NetworkConfig, shape: tuple[int, ...]) -> str:
-    """The torso that auto stands for."""
-    if config.torso != "auto":
-        return config.torso
-    return "nature" if len(shape) == 3 and sorted(shape)[1] >= 36 else "mlp"
+@torch.no_grad()
+def _try(network: nn.Module, obs: torch.Tensor) -> None:
+    """See now, not in the run, whether the network takes observations and can be trained."""
+    parameters = list(network.parameters())
+    if not parameters or any(p.dtype != torch.float32 for p in parameters):
+        kinds = ", ".join(sorted({str(p.dtype) for p in parameters})) or "none"
+        raise UsageError(f"the network's parameters must be torch.float32; it has {kinds}")
+    training = network.training
+    try:
+        network.eval()(obs)
+    except UsageError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"the network does not take observations of shape {tuple(obs.shape)}: {reason}") from error
+    finally:
+        network.train(training)
+
+
+def input_shape(config: Config, space: Space) -> tuple[int, ...]:
+    """The shape of what the network sees, without the batch."""
+    return (config.env.frame_stack, *space.shape) if config.env.frame_stack > 1 else space.shape
 
 
 def threads(config: Config, space: Space) -> int:
     """Threads that PyTorch should use for this run; 0 means as many as it likes."""
-    if config.runtime.threads:
-        return config.runtime.threads
-    stack = (config.env.frame_stack,) if config.env.frame_stack > 1 else ()
-    return 1 if resolve_torso(config.network, (*stack, *space.shape)) == "mlp" else 0
+    pixels = config.network.torso in ("auto", "nature") and image_layout(input_shape(config, space)) is not None
+    return config.runtime.threads or (0 if pixels else 1)
 
 
 def generator(seed: int, stream: str) -> np.random.Generator:

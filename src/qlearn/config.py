@@ -5,6 +5,7 @@ A field's docstring is its help on the command line, and its annotation says wha
 
 import dataclasses
 import json
+import math
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -35,8 +36,8 @@ class Range:
         return f"from {self.low:g} to {self.high:g}"
 
 
-Count = Annotated[int, Range(1)]
-Whole = Annotated[int, Range(0)]
+Count = Annotated[int, Range(1, 10**12)]
+Whole = Annotated[int, Range(0, 10**12)]
 Share = Annotated[float, Range(0, 1)]
 Switch = Annotated[bool, tyro.conf.FlagConversionOff]  # on the command line it takes a value, as every field does
 Positive = Annotated[float, Range(0, open_low=True)]
@@ -63,7 +64,7 @@ class NetworkConfig:
     torso: Literal["auto", "mlp", "nature", "custom"] = "auto"
     """mlp, or the convolutions of Mnih et al. (2015); auto takes those for images of at least 36 x 36. custom is
     a network of your own, given in Python."""
-    hidden: tuple[Count, ...] = (256, 256)
+    hidden: tuple[Annotated[int, Range(1, 100_000)], ...] = (256, 256)
     """Units of the hidden fully connected layers."""
     rescale: Switch = False
     """Bring observations with declared bounds to [-1, 1]."""
@@ -219,10 +220,14 @@ def check(config: Config) -> Config:
     config = override(config, to_dict(config))
     try:
         kwargs = json.loads(config.env.kwargs)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise UsageError(f"env.kwargs is {config.env.kwargs!r}, which is not JSON: {error}") from None
     if not isinstance(kwargs, dict):
         raise UsageError(f"env.kwargs is {config.env.kwargs!r}; it must be a JSON object")
+    if taken := {"id", "render_mode", "disable_env_checker"} & kwargs.keys():
+        raise UsageError(f"env.kwargs has {', '.join(sorted(taken))}, which qlearn gives itself")
+    if config.optimizer.end_learning_rate is not None and not config.optimizer.decay_steps:
+        raise UsageError("optimizer.end_learning_rate needs optimizer.decay_steps: over how many steps it is reached")
     if not config.network.hidden:
         raise UsageError("network.hidden is empty; it must have at least one layer")
     lanes, least = config.env.num_envs, config.replay.n_step + config.env.frame_stack + 3
@@ -261,6 +266,8 @@ def _typed(name: str, hint: Any, value: Any) -> Any:
         return tuple(_typed(name, get_args(hint)[0], item) for item in value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{name} is {value}; it must be a finite number")
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise UsageError(f"{name} is {value!r}; it must be {'an' if hint is int else 'a'} {hint.__name__}")
     return value

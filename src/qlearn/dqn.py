@@ -61,17 +61,17 @@ def train(
     """
     steps, updates = (after.steps, after.updates) if after else (0, 0)
     while steps < total_steps:  # 2
-        learned = steps - warmup_steps
-        rate = epsilon(learned) if learned >= 0 else 1.0
+        before = max(0, steps - warmup_steps)
+        rate = epsilon(before) if steps >= warmup_steps else 1.0
         rows, episodes = actor.rollout(rate)  # 3, 4
         steps += replay.append(rows)  # 5
-        since, learned = max(0, learned), steps - warmup_steps
-        while updates < int(learned * replay_ratio) and replay.ring.ready:
+        now = max(0, steps - warmup_steps)
+        while updates < int(now * replay_ratio) and replay.ring.ready:
             index, weight = replay.sample(batch_size)  # 6
             losses = learner.update(index, weight)  # 7, 8
             replay.reweigh(index, losses)
             updates += 1
-        if learned > 0 and learned // target_update_steps > since // target_update_steps:
+        if now // target_update_steps > before // target_update_steps:
             learner.synchronize()  # 9
         yield Tick(steps, updates, rate, episodes)
 
@@ -87,7 +87,10 @@ class Greedy:
 
 
 def td_target(value: Value, backup: Greedy, online: Network, target: Network, batch: Batch) -> Tensor:
-    """Line 7: y `[B, K]`, what the values of the actions taken should have been."""
+    """Line 7: y `[B, K]`, what the values of the actions taken should have been.
+
+    The two cases of the line are one: `batch.discount` is 0 where the episode terminated, else gamma.
+    """
     with torch.no_grad():
         after = target(batch.next_obs)
         q = value.mean(online(batch.next_obs) if backup.double else after)
@@ -135,7 +138,7 @@ class Learner:
         self._online, self._target = Flat(self.online), Flat(self.target)
         self.optimizer = make_optimizer([self._online.vector])
         self.gradient = Gradient(math.nan, math.nan)  # of the last update
-        self._index: Tensor | None = None
+        self._index: Tensor | None = None  # of the last minibatch
 
     def update(self, index: Tensor, weight: Tensor) -> Tensor:
         """One gradient step on the transitions at `index` `[B]`, weighted by `weight` `[B]`; losses `[B]`.
@@ -144,9 +147,9 @@ class Learner:
             NotFiniteError: the loss or the gradient is NaN or infinite; the network is as it was before.
         """
         self._index = index
-        batch = self.ring.batch(index)
-        losses = td_loss(self.value, self.backup, self.online, self.target, batch)
-        self.gradient = descend(self._online, self.optimizer, (weight * losses).mean(), self.max_grad_norm, self._check)
+        losses = td_loss(self.value, self.backup, self.online, self.target, self._batch(index))
+        loss = (weight.to(losses) * losses).mean()
+        self.gradient = descend(self._online, self.optimizer, loss, self.max_grad_norm, self._check)
         return losses.detach()
 
     def synchronize(self) -> None:
@@ -160,15 +163,15 @@ class Learner:
 
     @torch.no_grad()
     def q_values(self, obs: Tensor) -> Tensor:
-        """Q of observations `[B, *shape]`, `[B, A]`."""
-        return self.value.mean(self.online(obs))
+        """Q of observations `[B, *shape]`, `[B, A]`; both are on the CPU, wherever the network is."""
+        return self.value.mean(self.online(obs.to(self._online.vector.device))).cpu()
 
     @torch.no_grad()
     def statistics(self) -> dict[str, float]:
         """What the last minibatch looks like now: its values, its errors, the loss and gradient of its update."""
         if self._index is None:
             return {}
-        batch = self.ring.batch(self._index)
+        batch = self._batch(self._index)
         now = self.online(batch.obs)
         y = td_target(self.value, self.backup, self.online, self.target, batch)
         predicted = self.value.mean(Dist(torch.stack([taken(now.z, batch.action), y], 1)))
@@ -181,24 +184,26 @@ class Learner:
             "td_error": (predicted[:, 1] - predicted[:, 0]).abs().mean().item(),
         }
 
+    def _batch(self, index: Tensor) -> Batch:
+        """The transitions at `index`, where the network is."""
+        batch, device = self.ring.batch(index), self._online.vector.device
+        return batch if device.type == "cpu" else Batch(*(getattr(batch, n).to(device) for n in Batch.__slots__))
+
     def _check(self, gradient: Gradient) -> None:
-        if math.isfinite(gradient.loss) and math.isfinite(gradient.norm):
-            return
-        raise NotFiniteError(f"{self._culprit()} is not finite; training stopped before the network was changed")
+        if not (math.isfinite(gradient.loss) and math.isfinite(gradient.norm)):
+            name = self._culprit(gradient)
+            raise NotFiniteError(f"{name} is not finite; training stopped before the network was changed")
 
     @torch.no_grad()
-    def _culprit(self) -> str:
+    def _culprit(self, gradient: Gradient) -> str:
         """The first tensor in the order of computation that holds NaN or infinity."""
         assert self._index is not None
-        batch = self.ring.batch(self._index)
+        batch = self._batch(self._index)
         tensors: dict[str, Any] = {f"batch.{name}": getattr(batch, name) for name in Batch.__slots__}
         tensors |= {f"the network's parameter {name}": p for name, p in self.online.named_parameters()}
         tensors |= {f"the target network's parameter {name}": p for name, p in self.target.named_parameters()}
         tensors["the network's output for batch.obs"] = self.online(batch.obs).z
         tensors["the target network's output for batch.next_obs"] = self.target(batch.next_obs).z
-        tensors["the loss"] = torch.tensor(self.gradient.loss)
-        for name, tensor in tensors.items():
-            if not torch.isfinite(tensor).all():
-                return name
-        gradients = {f"the gradient of {name}": p.grad for name, p in self.online.named_parameters()}
-        return next((n for n, g in gradients.items() if g is not None and not g.isfinite().all()), "the gradient")
+        tensors["the loss"] = torch.tensor(gradient.loss)
+        tensors |= {f"the gradient of {name}": p.grad for name, p in self.online.named_parameters()}
+        return next((n for n, t in tensors.items() if t is not None and not t.isfinite().all()), "the gradient's norm")

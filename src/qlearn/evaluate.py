@@ -5,10 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
-from qlearn.actor import Window
+from qlearn.actor import Actor
 from qlearn.scores import mean_interval
-from qlearn.types import Array, Envs
+from qlearn.types import Envs, Episode
 
 MAX_EPISODE_STEPS = 100_000  # an environment without a limit of its own must not keep an evaluation for ever
 
@@ -38,46 +39,40 @@ class Evaluation:
         }
 
 
-def play(policy: Callable[[Array], Array], envs: Envs, episodes: int, *, stack: int = 1) -> tuple[list[float], int]:
-    """Returns of `episodes` whole episodes in the order of their seeds, and how many of them had to be cut.
-
-    Episode number n is played by environment n mod E, so short episodes are not favoured, and the returns do not
-    depend on how many environments share the work. `policy` maps `[E, *shape]` to actions `[E]`.
-    """
-    lanes = envs.num_envs
-    obs = envs.reset()
-    window = Window(obs, stack)
-    totals, lengths = np.zeros(lanes), np.zeros(lanes, np.int64)
-    number = np.arange(lanes)  # the episode that each environment plays
-    ended = np.zeros(lanes, np.bool_)
-    returns: dict[int, float] = {}
-    cut = 0
-    while len(returns) < episodes:
-        obs, reward, _, done = envs.step(policy(window.view()))
-        window.push(obs, ended)
-        totals += reward
-        lengths += ~ended
-        number += lanes * ended
-        ended = done
-        too_long = ~ended & (lengths >= MAX_EPISODE_STEPS)
-        for lane in np.flatnonzero(ended | too_long):
-            if number[lane] < episodes and number[lane] not in returns:
-                returns[int(number[lane])] = float(totals[lane])
-                cut += int(too_long[lane])
-            if ended[lane]:
-                totals[lane], lengths[lane] = 0.0, 0
-    return [returns[n] for n in range(episodes)], cut
-
-
 def evaluate(
-    policy: Callable[[Array], Array],
+    q_values: Callable[[Tensor], Tensor],
     envs: Envs,
     episodes: int,
     *,
     env_id: str,
+    epsilon: float = 0.0,
+    rng: np.random.Generator | None = None,
     stack: int = 1,
-    protocol: dict[str, Any],
+    protocol: dict[str, Any] | None = None,
 ) -> Evaluation:
-    """Play `episodes` whole episodes; the protocol is recorded with the returns."""
-    returns, cut = play(policy, envs, episodes, stack=stack)
-    return Evaluation(env_id, returns, {**protocol, "episodes_cut": cut, "max_episode_steps": MAX_EPISODE_STEPS})
+    """Play `episodes` whole episodes, greedily but for epsilon.
+
+    Episode number n is played by environment n mod E, so short episodes are not favoured, and with epsilon 0 the
+    returns do not depend on how many environments share the work.
+
+    Args:
+        q_values: observations `[E, *shape]` to Q-values `[E, A]`.
+        envs: the environments, not yet reset.
+        episodes: how many.
+        env_id: their name, for the record.
+        epsilon: probability of a random action, drawn from `rng`.
+        rng: by default one with seed 0.
+        stack: observations that the network sees at once.
+        protocol: what else the record should say.
+    """
+    actor = Actor(envs, q_values, rng or np.random.default_rng(0), stack=stack, limit=MAX_EPISODE_STEPS)
+    number = np.arange(envs.num_envs)  # of the episode that each environment plays
+    finished: dict[int, Episode] = {}
+    while len(finished) < episodes:
+        for episode in actor.rollout(epsilon)[1]:
+            if number[episode.env] < episodes:
+                finished[int(number[episode.env])] = episode
+            number[episode.env] += envs.num_envs
+    cut = sum(episode.length >= MAX_EPISODE_STEPS for episode in finished.values())
+    record = {"epsilon": epsilon, "max_episode_steps": MAX_EPISODE_STEPS, "episodes_cut": cut, **(protocol or {})}
+    return Evaluation(env_id, [finished[n].episode_return for n in range(episodes)], record)

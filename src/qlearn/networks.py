@@ -58,24 +58,32 @@ def mlp(inputs: int, hidden: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def image_layout(shape: tuple[int, ...]) -> tuple[int, int, int, bool] | None:
+    """Channels, height, width of an image of at least 36 x 36, and whether its channels come last; else None."""
+    if len(shape) != 3:
+        return None
+    last = shape[-1] <= 4 < shape[0]
+    channels, height, width = (shape[-1], *shape[:-1]) if last else shape
+    return (channels, height, width, last) if min(height, width) >= 36 else None
+
+
 def nature(shape: tuple[int, ...], hidden: Sequence[int]) -> nn.Sequential:
     """The convolutions of Mnih et al. (2015), then fully connected layers of `hidden` units.
 
     `shape` is channels, height, width (84 x 84 gives 3,136 features); an image with its channels last is turned.
     """
-    turn: list[nn.Module] = []
-    if len(shape) == 3 and shape[-1] <= 4 < shape[0]:
-        shape, turn = (shape[-1], *shape[:-1]), [ChannelsFirst()]
-    if len(shape) != 3 or min(shape[1:]) < 36:
+    layout = image_layout(shape)
+    if layout is None:
         raise UsageError(f"network.torso nature needs an image of at least 36 x 36, not {shape}; use mlp")
-    convolutions = nn.Sequential(
-        *turn,
-        *(nn.Conv2d(shape[0], 32, 8, 4), nn.ReLU()),
+    channels, height, width, last = layout
+    height, width = (((side - 4) // 4 - 2) // 2 - 2 for side in (height, width))
+    return nn.Sequential(
+        *([ChannelsFirst()] if last else []),
+        *(nn.Conv2d(channels, 32, 8, 4), nn.ReLU()),
         *(nn.Conv2d(32, 64, 4, 2), nn.ReLU()),
         *(nn.Conv2d(64, 64, 3, 1), nn.ReLU()),
+        *mlp(64 * height * width, hidden),
     )
-    height, width = (((side - 4) // 4 - 2) // 2 - 2 for side in shape[1:])
-    return nn.Sequential(*convolutions, *mlp(64 * height * width, hidden))
 
 
 class ChannelsFirst(nn.Module):
@@ -120,7 +128,10 @@ class Custom(nn.Module):
 
 
 def make_torso(torso: str, shape: tuple[int, ...], hidden: Sequence[int]) -> tuple[nn.Module, int]:
-    """The torso by its name and the number of its features, for inputs `[B, *shape]`."""
-    if torso == "nature":
+    """The torso by its name, for inputs `[B, *shape]`, and the number of its features.
+
+    auto is nature for images that it can take, else mlp.
+    """
+    if torso == "nature" or (torso == "auto" and image_layout(shape)):
         return nature(shape, hidden), hidden[-1]
     return mlp(int(torch.Size(shape).numel()), hidden), hidden[-1]

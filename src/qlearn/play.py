@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +11,13 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
 
-from qlearn.actor import Window
+from qlearn.actor import Actor
 from qlearn.agent import Agent
 from qlearn.envs import GymEnvs
 from qlearn.errors import EnvError, QlearnError, RunError, UsageError
+from qlearn.evaluate import MAX_EPISODE_STEPS
 from qlearn.types import Array
 
 PANEL = 300  # pixels of width for the Q-values
@@ -32,22 +33,6 @@ class Moment:
     step: int  # of the episode, from 0
     episode: int  # from 1
     so_far: float  # return before this step
-
-
-def moments(agent: Agent, envs: GymEnvs, episodes: int) -> Iterator[Moment]:
-    """Play one environment greedily; yields before each step, and once at each episode's final observation."""
-    obs = envs.reset()
-    window, ended = Window(obs, agent.stack), np.zeros(1, np.bool_)
-    episode, step, total = 1, 0, 0.0
-    while episode <= episodes:
-        q = agent.policy_values(window.view())[0]
-        action = int(q.argmax())
-        yield Moment(q, action, step, episode, total)
-        obs, reward, _, done = envs.step(np.array([action]))
-        window.push(obs, ended)
-        step, total = (0, 0.0) if ended[0] else (step + 1, total + float(reward[0]))
-        episode += int(ended[0])
-        ended = done
 
 
 def require_screen(video: Path | None) -> None:
@@ -73,22 +58,33 @@ def show(agent: Agent, envs: GymEnvs, episodes: int, video: Path | None = None) 
         UsageError: the environment draws no frames. QlearnError: a package or ffmpeg is missing.
         RunError: the file cannot be written.
     """
-    returns: dict[int, float] = {}
-    names, seen = action_names(envs), (0.0, 0.0)
+    names, seen, q = action_names(envs), (0.0, 0.0), np.zeros(0)
+
+    def q_values(obs: Tensor) -> Tensor:
+        nonlocal q
+        values = agent.encoded_q_values(obs)
+        q = values[0].numpy()
+        return values
+
     film = _Video(video, int(envs.envs[0].metadata.get("render_fps") or 30)) if video else None
+    returns: list[float] = []
     try:
-        for moment in moments(agent, envs, episodes):
-            returns[moment.episode] = moment.so_far
-            seen = min(seen[0], float(moment.q.min())), max(seen[1], float(moment.q.max()))
-            if film:
-                film.add(compose(_frame(envs), moment, names, seen))
+        actor = Actor(envs, q_values, np.random.default_rng(0), stack=agent.stack, limit=MAX_EPISODE_STEPS)
+        while len(returns) < episodes:
+            frame = _frame(envs) if film else None
+            step, so_far, episode = int(actor.lengths[0]), float(actor.returns[0]), len(returns) + 1
+            rows, ended = actor.rollout(0.0)
+            returns += [e.episode_return for e in ended]
+            if film and frame is not None:
+                seen = min(seen[0], float(q.min())), max(seen[1], float(q.max()))
+                film.add(compose(frame, Moment(q, int(rows.action[0, 0]), step, episode, so_far), names, seen))
         if film:
             film.finish()
     except BaseException:
         if film:
             film.abandon()
         raise
-    return list(returns.values())
+    return returns
 
 
 def _frame(envs: GymEnvs) -> Array:

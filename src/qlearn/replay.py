@@ -165,10 +165,21 @@ class Ring:
         return {name: column[:used] for name, column in self._columns.items()}, {"written": self.written}
 
     def restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:
-        """Take back what `state` gave, into a ring of the same shape."""
+        """Take back what `state` gave, into a ring of the same shape.
+
+        Raises:
+            ValueError: it is not that of such a ring.
+        """
+        written = int(state["written"])
+        used = min(written, self.rows)
         for name, column in self._columns.items():
-            column[: len(arrays[name])] = arrays[name]
-        self.written = int(state["written"])
+            array = arrays[name]
+            if written < 0 or array.shape != column[:used].shape or array.dtype != column.dtype:
+                raise ValueError(f"replay column {name} is {array.shape} {array.dtype} of {written} rows")
+            column[:used] = array
+        if used and self._columns["final"][:used].all():
+            raise ValueError("the replay holds no transition")
+        self.written = written
 
 
 class Replay(Protocol):

@@ -24,7 +24,7 @@ class Steps:
 
     obs: Array  # [T, E, *shape]
     action: Array  # [T, E] int64
-    reward: Array  # [T, E] float32, as the environment gave it
+    reward: Array  # [T, E], as the environment gave it
     terminated: Array  # [T, E] bool: nothing is to be bootstrapped from what follows
     done: Array  # [T, E] bool: the episode ended here, terminated or truncated
 
@@ -92,6 +92,9 @@ class Envs(Protocol):
 
     def step(self, action: Array) -> tuple[Array, Array, Array, Array]:
         """Actions `[E]` to observations, rewards, terminated, done, each `[E, ...]`."""
+
+    def abandon(self, env: int) -> None:
+        """End the episode of one environment as a time limit would: its next step starts another."""
 
     def close(self) -> None:
         """Release what the environments hold."""

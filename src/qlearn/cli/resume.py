@@ -29,8 +29,7 @@ def main(argv: list[str]) -> int:
     """Resume; returns the exit code."""
     arguments = parse(Arguments, argv, "resume")
     import_environments(arguments.module)
-    total = arguments.steps or read_config(arguments.run).steps
-    run = runs.resume(arguments.run, steps=arguments.steps, display=Terminal(total))
+    run = runs.resume(arguments.run, steps=arguments.steps, display=Terminal())
     print(runs.verdict(run.summary, read_config(run.path)))
-    print(f"Results  {run.path}\nNext     qlearn play {run.path}")
+    print(f"Results  {run.path}\nNext     {runs.command('play', run.path)}")
     return 0

@@ -53,11 +53,13 @@ def main(argv: list[str]) -> int:
             dataclasses.replace(config, seed=seed),
             run_dir=arguments.run_dir,
             command=shlex.join(["qlearn", "train", *argv]),
-            display=Terminal(config.steps),
+            display=Terminal(),
         )
         finished.append(run)
         print(runs.verdict(run.summary, config))
         print(f"Results  {run.path}", flush=True)
-    paths = " ".join(shlex.quote(str(run.path)) for run in finished)
-    print(f"Next     qlearn {'play' if len(finished) == 1 else 'plot'} {paths}")
+    if len(finished) == 1:
+        print(f"Next     {runs.command('play', finished[0].path)}")
+    else:
+        print(f"Next     {shlex.join(['qlearn', 'plot', *(str(run.path) for run in finished)])}")
     return 0

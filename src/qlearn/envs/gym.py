@@ -1,9 +1,12 @@
 """Any Gymnasium environment with Discrete actions, one or many copies, stepped in this process."""
 
 import importlib
+import os
 import re
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import gymnasium as gym
@@ -57,12 +60,24 @@ def import_environments(module: str | None) -> None:
     if not module:
         return
     try:
-        importlib.import_module(module)
+        with _this_folder():
+            importlib.import_module(module)
     except Exception as error:
         name = getattr(error, "name", None) or ""
         if isinstance(error, ModuleNotFoundError) and (module == name or module.startswith(f"{name}.")):
             raise UsageError(f"there is no module {name} to import; is it installed, or in this folder?") from error
         raise QlearnError(f"{module} cannot be imported: {type(error).__name__}: {_line(error)}") from error
+
+
+@contextmanager
+def _this_folder() -> Iterator[None]:
+    """Let modules of the current folder be found, as `python -m` does."""
+    folder = os.getcwd()
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
 
 
 def _line(error: BaseException) -> str:
@@ -132,7 +147,7 @@ class GymEnvs:
 
     def step(self, action: Array) -> tuple[Array, Array, Array, Array]:
         """One step of each environment, or the start of its next episode where the last one has ended."""
-        reward = np.zeros(self.num_envs, np.float32)
+        reward = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, np.bool_)
         done = np.zeros(self.num_envs, np.bool_)
         for index, choice in enumerate(action.tolist()):
@@ -149,6 +164,16 @@ class GymEnvs:
         if not np.isfinite(reward).all():
             raise EnvError(f"{self.env_id} returned a reward of {reward[~np.isfinite(reward)][0]} from step()")
         return self._obs.copy(), reward, terminated, done
+
+    def continue_after(self, episodes: Sequence[int]) -> None:
+        """Count on from so many episodes in each environment."""
+        if len(episodes) != self.num_envs or min(episodes) < 0:
+            raise ValueError(f"episodes {episodes} of {self.num_envs} environments")
+        self.episodes = [int(n) for n in episodes]
+
+    def abandon(self, env: int) -> None:
+        """End the episode of one environment: its next step starts another."""
+        self._ended[env] = True
 
     def close(self) -> None:
         """Close every environment."""
@@ -197,7 +222,13 @@ def make_envs(
     render_mode: str | None = None,
     kwargs: dict[str, Any] | None = None,
 ) -> GymEnvs:
-    """`num_envs` copies of a Gymnasium environment, with keyword arguments for its constructor."""
+    """`num_envs` copies of a Gymnasium environment, with keyword arguments for its constructor.
+
+    Raises:
+        UsageError: it cannot be made, or `seed` is negative.
+    """
+    if seed < 0:
+        raise UsageError(f"the seed is {seed}; it must be at least 0")
     return GymEnvs(
         lambda: make_gym(env_id, render_mode=render_mode, **(kwargs or {})),
         num_envs,

@@ -28,6 +28,14 @@ DQN_TUNED: Mapping[str, Changes] = {
         "optimizer": {"decay_steps": 50_000},
         "exploration": {"decay_steps": 8_000},
     },
+    # Its torque is +1, 0 or -1 and much is to be gained from precision: more updates of a wider network.
+    "Acrobot": {
+        "network": {"hidden": (256, 256)},
+        "replay": {"n_step": 1},
+        "learner": {"replay_ratio": 1.0, "target_update_steps": 250},
+        "optimizer": {"learning_rate": 6e-4},
+        "exploration": {"end": 0.1},
+    },
     # Random actions never reach the flag, greedy ones on hopeful first values do: so explore greedily early. The
     # velocity's range of 0.07 is invisible beside the position's until both are brought to [-1, 1].
     "MountainCar": {

@@ -1,6 +1,7 @@
 """The run directory: configuration, metrics, checkpoints, resume. Durable writes live here and only here."""
 
+from qlearn.runs.directory import command
 from qlearn.runs.picture import plot
 from qlearn.runs.session import Interrupted, Run, load, resume, start, verdict
 
-__all__ = ["Interrupted", "Run", "load", "plot", "resume", "start", "verdict"]
+__all__ = ["Interrupted", "Run", "command", "load", "plot", "resume", "start", "verdict"]

@@ -6,14 +6,15 @@ the one before it is taken.
 
 import hashlib
 import json
+import re
 import shutil
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from safetensors.numpy import load as load_arrays
 from safetensors.numpy import save as save_arrays
 from safetensors.torch import load as load_tensors
@@ -21,18 +22,17 @@ from safetensors.torch import save as save_tensors
 
 from qlearn.build import Parts
 from qlearn.errors import RunError
-from qlearn.runs.files import new_directory, write_bytes
+from qlearn.runs.files import new_directory, reading, write_bytes, writing
 from qlearn.types import Array
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
+NAMES = ("networks.safetensors", "optimizer.safetensors", "replay.safetensors", "state.json")
 
 
 def save(parts: Parts, directory: Path, steps: int, progress: dict[str, Any], keep: int) -> Path:
     """Write the state of a run as `directory/steps-NNNNNNNNN`, then remove all but the newest `keep`."""
     path = directory / f"steps-{steps:09d}"
-    if path.exists():
-        return path
     learner, ring = parts.learner, parts.replay.ring
     networks = {f"online.{k}": v for k, v in learner.online.state_dict().items()}
     networks |= {f"target.{k}": v for k, v in learner.target.state_dict().items()}
@@ -46,7 +46,7 @@ def save(parts: Parts, directory: Path, steps: int, progress: dict[str, Any], ke
     }
     with new_directory(path) as temporary:
         files = {
-            "networks.safetensors": save_tensors({k: v.contiguous() for k, v in networks.items()}),
+            "networks.safetensors": save_tensors({k: v.detach().clone() for k, v in networks.items()}),
             "optimizer.safetensors": save_tensors({k: torch.as_tensor(v) for k, v in moments.items()}),
             "replay.safetensors": save_arrays({**_bytes_for_bools(rows), "last_obs": parts.actor.obs}),
             "state.json": json.dumps(state).encode(),
@@ -63,7 +63,19 @@ def save(parts: Parts, directory: Path, steps: int, progress: dict[str, Any], ke
 
 def list_checkpoints(directory: Path) -> list[Path]:
     """The checkpoints in a directory, oldest first."""
-    return sorted(p for p in directory.glob("steps-*") if p.is_dir())
+    found = ((re.fullmatch(r"steps-(\d{9,})", p.name), p) for p in directory.glob("steps-*"))
+    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+
+
+def continue_from(directory: Path, steps: int) -> None:
+    """Make way for the checkpoints after `steps`: set aside newer, damaged ones; sweep half-written ones."""
+    with writing(directory):
+        for path in list_checkpoints(directory):
+            if int(path.name.removeprefix("steps-")) > steps:
+                shutil.rmtree(directory / f"damaged-{path.name}", ignore_errors=True)
+                path.rename(directory / f"damaged-{path.name}")
+        for path in directory.glob(".steps-*.tmp"):
+            shutil.rmtree(path, ignore_errors=True)
 
 
 class Checkpoint:
@@ -71,30 +83,21 @@ class Checkpoint:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        try:
+        with reading(path / MANIFEST):
             manifest = json.loads((path / MANIFEST).read_bytes())
             if manifest["format"] != FORMAT:
                 raise RunError(f"{path} has format {manifest['format']}; this qlearn reads format {FORMAT}")
             self._digests: dict[str, dict[str, Any]] = dict(manifest["files"])
             self.steps = int(manifest["steps"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path} is not a checkpoint: its {MANIFEST} cannot be read ({error})") from error
 
     def read(self, name: str) -> bytes:
         """A file of the checkpoint, where it is what the manifest says."""
-        try:
+        with reading(self.path / name):
             digest = self._digests[name]
             data = (self.path / name).read_bytes()
             if len(data) != digest["bytes"] or hashlib.sha256(data).hexdigest() != digest["sha256"]:
                 raise RunError(f"{self.path / name} is damaged: its digest is not the one in {MANIFEST}")
-        except (OSError, KeyError, TypeError) as error:
-            raise RunError(f"{self.path / name} cannot be read ({error})") from error
         return data
-
-    def verify(self) -> None:
-        """Read every file."""
-        for name in ("networks.safetensors", "optimizer.safetensors", "replay.safetensors", "state.json"):
-            self.read(name)
 
     def load_network(self, network: torch.nn.Module) -> None:
         """Fill the online network."""
@@ -105,7 +108,7 @@ class Checkpoint:
         tensors = self._tensors("networks.safetensors")
         _load(parts.learner.online, tensors, "online.", self.path)
         _load(parts.learner.target, tensors, "target.", self.path)
-        try:
+        with reading(f"{self.path} (for this configuration)"):
             state = json.loads(self.read("state.json"))
             rows = load_arrays(self.read("replay.safetensors"))
             moments = self._tensors("optimizer.safetensors")
@@ -117,22 +120,19 @@ class Checkpoint:
             parts.replay.ring.cut(last_obs)
             parts.actor.rng.bit_generator.state = state["rng"]["actor"]
             parts.replay.rng.bit_generator.state = state["rng"]["replay"]
-            parts.envs.episodes = [int(n) for n in state["env_episodes"]]
-        except (ValueError, KeyError, TypeError, IndexError, SafetensorError) as error:
-            raise RunError(f"{self.path} does not belong to this configuration: {error}") from error
+            parts.envs.continue_after(state["env_episodes"])
+            progress = dict(state["progress"])
         parts.actor.restart()
-        return dict(state["progress"])
+        return progress
 
     def _tensors(self, name: str) -> dict[str, torch.Tensor]:
-        try:
+        with reading(self.path / name):
             tensors: dict[str, torch.Tensor] = load_tensors(self.read(name))
-        except SafetensorError as error:
-            raise RunError(f"{self.path / name} is not a safetensors file: {error}") from error
-        return tensors
+            return tensors
 
 
-def newest(directory: Path) -> Checkpoint:
-    """The newest checkpoint that is whole; a damaged one is passed over with a warning.
+def newest(directory: Path, names: Sequence[str] = NAMES) -> Checkpoint:
+    """The newest checkpoint in which the files `names` are whole; a damaged one is passed over with a warning.
 
     Raises:
         RunError: there is none.
@@ -141,7 +141,8 @@ def newest(directory: Path) -> Checkpoint:
     for path in reversed(found):
         try:
             checkpoint = Checkpoint(path)
-            checkpoint.verify()
+            for name in names:
+                checkpoint.read(name)
         except RunError as error:
             if path == found[0]:
                 raise

@@ -1,15 +1,20 @@
 """The run directory: where a run keeps its configuration, and how it is made and found."""
 
+import fcntl
+import os
 import re
+import shlex
 import sys
 import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import tomli_w
 
 from qlearn.config import Config, check, override, to_dict
 from qlearn.errors import RunError, UsageError, nearest
-from qlearn.runs.files import replace_file, writing
+from qlearn.runs.files import reading, replace_file, writing
 
 CONFIG, COMMAND, METRICS, SUMMARY = "config.toml", "command.txt", "metrics.jsonl", "summary.json"
 CURVE, TENSORBOARD, CHECKPOINTS = "learning_curve.png", "tensorboard", "checkpoints"
@@ -63,12 +68,10 @@ def read_config(path: Path) -> Config:
     if not path.is_dir():
         known = [str(p.parent) for p in Path("runs").glob(f"*/*/{CONFIG}")]
         raise UsageError(f"there is no run {path}{nearest(str(path), known)}")
-    try:
-        data = tomllib.loads((path / CONFIG).read_text())
-    except FileNotFoundError:
-        raise RunError(f"{path} is not a run: it has no {CONFIG}") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path / CONFIG} cannot be read: {error}") from error
+    if not (path / CONFIG).exists():
+        raise RunError(f"{path} is not a run: it has no {CONFIG}")
+    with reading(path / CONFIG):
+        data = tomllib.loads((path / CONFIG).read_text(encoding="utf-8"))
     try:
         return check(override(Config(), data))
     except UsageError as error:
@@ -97,3 +100,30 @@ def trusted_config(path: Path) -> Config:
 def write_config(path: Path, config: Config) -> None:
     """Replace the configuration of the run in `path`."""
     replace_file(path / CONFIG, tomli_w.dumps(to_dict(config)).encode())
+
+
+def command(verb: str, path: Path, *words: str) -> str:
+    """The command that does something with a run, as it can be typed."""
+    module = read_config(path).env.id.rpartition(":")[0]
+    return shlex.join(["qlearn", verb, str(path), *words, *(["--module", module] if module else [])])
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """Hold the run in `path` for this process, and see that it writes nowhere else.
+
+    Raises:
+        RunError: another process writes to it, or a part of it is a link to another place.
+    """
+    for name in (METRICS, TENSORBOARD, CHECKPOINTS):
+        if (path / name).is_symlink():
+            raise RunError(f"{path / name} is a link; a run writes into its own directory only")
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"{path} is being written by another process") from None
+        yield
+    finally:
+        os.close(descriptor)

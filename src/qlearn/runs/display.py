@@ -1,17 +1,22 @@
 """What a run shows while it trains: a bar with its numbers on a terminal, plain lines anywhere else."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TimeRemainingColumn
 from rich.text import Text
 
 from qlearn.runs.progress import Progress as RunProgress
 
 
 class Display(Protocol):
-    """Something that is told how a run goes."""
+    """Something that is told how a run goes. It must never stop one."""
+
+    def start(self, total_steps: int) -> None:
+        """The run begins, or goes on."""
 
     def update(self, progress: RunProgress, statistics: dict[str, float]) -> None:
         """Called often; shows what it likes."""
@@ -26,6 +31,9 @@ class Display(Protocol):
 class Silent:
     """Shows nothing."""
 
+    def start(self, total_steps: int) -> None:
+        """Nothing."""
+
     def update(self, progress: RunProgress, statistics: dict[str, float]) -> None:
         """Nothing."""
 
@@ -37,52 +45,68 @@ class Silent:
 
 
 class Terminal:
-    """A live bar on a terminal, a line every `seconds` elsewhere."""
+    """A live bar on a terminal, a line every `seconds` elsewhere. Where its output fails it falls silent."""
 
-    def __init__(self, total_steps: int, *, console: Console | None = None, seconds: float = 10.0) -> None:
+    def __init__(self, *, console: Console | None = None, seconds: float = 10.0) -> None:
         self.console = console or Console(highlight=False, soft_wrap=True)
-        self.total = total_steps
-        self._live = self.console.is_terminal
-        self._interval = 0.1 if self._live else seconds
-        self._next = 0.0
+        self._interval = 0.1 if self.console.is_terminal else seconds
+        self._bar: Progress | None = None
+        self._total, self._task, self._next = 0, TaskID(0), 0.0
         self._last: tuple[float, int] | None = None
         self._speed: float | None = None
-        if self._live:
+        self._broken = False
+
+    def start(self, total_steps: int) -> None:
+        """Show the bar, where there is a terminal."""
+        self._total = total_steps
+        if self.console.is_terminal:
             self._bar = Progress(
                 BarColumn(bar_width=24),
                 MofNCompleteColumn(),
                 TimeRemainingColumn(compact=True),
                 _Numbers(),
                 console=self.console,
-                transient=False,
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
             self._task = self._bar.add_task("train", total=total_steps, numbers="")
-            self._bar.start()
+            with self._harmless():
+                self._bar.start()
 
     def update(self, progress: RunProgress, statistics: dict[str, float]) -> None:
         """Show the numbers, if it is time to."""
-        now = time.monotonic()
-        if now < self._next and progress.tick.steps < self.total:
+        now, steps = time.monotonic(), progress.tick.steps
+        if self._broken or (now < self._next and steps < self._total):
             return
         self._next = now + self._interval
-        steps = progress.tick.steps
         if self._last and now > self._last[0]:
             speed = (steps - self._last[1]) / (now - self._last[0])
-            self._speed = speed if self._speed is None or not self._live else 0.9 * self._speed + 0.1 * speed
+            self._speed = speed if self._speed is None or not self._bar else 0.9 * self._speed + 0.1 * speed
         self._last = (now, steps)
-        if self._live:
-            self._bar.update(self._task, completed=steps, numbers=self._numbers(progress, statistics))
-        else:
-            self.console.print(f"step {steps:,}/{self.total:,}  {self._numbers(progress, statistics)}")
+        numbers = self._numbers(progress, statistics)
+        with self._harmless():
+            if self._bar:
+                self._bar.update(self._task, completed=steps, numbers=numbers)
+            else:
+                self.console.print(f"step {steps:,}/{self._total:,}  {numbers}", markup=False)
 
     def say(self, message: str) -> None:
         """Print a line, above the bar where there is one."""
-        self.console.print(message, markup=False)
+        with self._harmless():
+            self.console.print(message, markup=False)
 
     def close(self) -> None:
         """Leave the bar as it stands."""
-        if self._live:
-            self._bar.stop()
+        if self._bar:
+            with self._harmless():
+                self._bar.stop()
+
+    @contextmanager
+    def _harmless(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, SystemExit):  # rich leaves the program where its reader has gone; a run must not
+            self._broken = True
 
     def _numbers(self, progress: RunProgress, statistics: dict[str, float]) -> str:
         mean = progress.mean_return

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from qlearn.errors import RunError
 
 
@@ -16,6 +18,19 @@ def writing(what: Path | str) -> Iterator[None]:
         yield
     except OSError as error:
         raise RunError(f"cannot write {what}: {error.strerror or error}; what was written before is intact") from error
+
+
+@contextmanager
+def reading(what: Path | str) -> Iterator[None]:
+    """Turn whatever a damaged or hostile file does to its reader into one line that names it."""
+    try:
+        yield
+    except RunError:
+        raise
+    except OSError as error:
+        raise RunError(f"{what} cannot be read: {error.strerror or error}") from error
+    except (ValueError, LookupError, TypeError, OverflowError, RecursionError, MemoryError, SafetensorError) as error:
+        raise RunError(f"{what} is damaged, or not what it should be: {type(error).__name__}: {error}") from error
 
 
 def sync_directory(path: Path) -> None:

@@ -1,14 +1,15 @@
 """Metrics: one JSON object a line in metrics.jsonl, the truth, and the same numbers for TensorBoard."""
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from qlearn.errors import RunError
 from qlearn.runs.directory import METRICS, TENSORBOARD
-from qlearn.runs.files import writing
+from qlearn.runs.files import reading, writing
 
 # The names, in the order of the documentation's table. Episode lines have those of the first group, train lines,
 # one every runtime.log_steps, those of the second; both have "kind" and "steps".
@@ -50,7 +51,8 @@ class Metrics:
         self.path = run / METRICS
         with writing(self.path):
             self._file = open(self.path, "ab")  # noqa: SIM115 (open as long as the run)
-            self._file.truncate(size)
+            self._file.truncate(min(size, self._file.seek(0, os.SEEK_END)))
+            self._file.seek(0, os.SEEK_END)
         self._board = _Board(run / TENSORBOARD, steps)
 
     def write(self, kind: str, steps: int, values: dict[str, Any]) -> None:
@@ -61,13 +63,16 @@ class Metrics:
             self._file.flush()
         self._board.write(kind, steps, values)
 
-    def size(self) -> int:
-        """Bytes written so far."""
-        return self._file.tell()
+    def sync(self) -> int:
+        """Wait until the lines are on the disk; returns their bytes."""
+        with writing(self.path):
+            os.fsync(self._file.fileno())
+            return self._file.tell()
 
     def close(self) -> None:
-        """Close the files."""
-        self._file.close()
+        """Close the files; every line is written already."""
+        with suppress(OSError):
+            self._file.close()
         self._board.close()
 
 
@@ -112,19 +117,15 @@ def read(run: Path, kind: str | None = None) -> Iterator[dict[str, Any]]:
     """The lines of a run's metrics, of one kind or all. A torn last line is left out.
 
     Raises:
-        RunError: there are none, or a line is not a JSON object.
+        RunError: there are none, or a line is not one of a run's.
     """
     path = run / METRICS
-    try:
+    with reading(path):
         lines = path.read_bytes().splitlines(keepends=True)
-    except OSError as error:
-        raise RunError(f"{path} cannot be read: {error.strerror}") from error
     for number, line in enumerate(lines, 1):
         if not line.endswith(b"\n"):
             return
-        try:
+        with reading(f"line {number} of {path}"):
             record = json.loads(line)
             if kind in (None, record["kind"]):
-                yield record
-        except (ValueError, KeyError, TypeError) as error:
-            raise RunError(f"{path} is damaged in line {number}") from error
+                yield {"kind": record["kind"], "steps": record["steps"], **record}

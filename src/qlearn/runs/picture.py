@@ -15,7 +15,7 @@ from qlearn.config import Config, RuntimeConfig
 from qlearn.errors import RunError, UsageError
 from qlearn.presets import diff
 from qlearn.runs import directory, metrics
-from qlearn.runs.files import replace_file, writing
+from qlearn.runs.files import reading, replace_file, writing
 from qlearn.runs.progress import threshold
 from qlearn.types import Array
 
@@ -34,6 +34,8 @@ def plot(runs: Sequence[Path], out: Path) -> None:
     """
     from matplotlib.figure import Figure
 
+    if not runs:
+        raise UsageError("no run to plot; name at least one run directory")
     kind = out.suffix.lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):
         raise UsageError(f"{out}: the picture must be a .png, .svg or .pdf file")
@@ -58,8 +60,9 @@ def plot(runs: Sequence[Path], out: Path) -> None:
 
 def episodes(run: Path) -> Array:
     """A row for each episode: the environment step at its end, its return, the running mean, `[N, 3]`."""
-    rows = [(r["steps"], r["return"], r["mean_return"]) for r in metrics.read(run, "episode")]
-    return np.asarray(rows, float).reshape(-1, 3)
+    with reading(run / directory.METRICS):
+        rows = [(r["steps"], r["return"], r["mean_return"]) for r in metrics.read(run, "episode")]
+        return np.asarray(rows, float).reshape(-1, 3)
 
 
 def _one(axes: Any, config: Config, table: Array) -> None:
@@ -77,10 +80,12 @@ def _many(axes: Any, drawn: Sequence[tuple[Path, Config, Array]]) -> None:
             raise RunError(f"{run} has no episode to draw")
     groups: dict[Config, list[Array]] = defaultdict(list)
     for _, config, table in drawn:
-        groups[replace(config, seed=0, runtime=RuntimeConfig())].append(table)
+        groups[_alike(config)].append(table)
     envs = sorted({config.env.id for config in groups})
     for color, (config, tables) in zip(cycle(COLORS), groups.items(), strict=False):
         # A band is only true where every seed has a value: from the last first episode to the first last one.
+        if max(t[0, 0] for t in tables) >= min(t[-1, 0] for t in tables):
+            raise RunError(f"the runs of {_label(config)} have no environment steps in common to draw")
         grid = np.linspace(max(t[0, 0] for t in tables), min(t[-1, 0] for t in tables), 400)
         curves = np.stack([np.interp(grid, t[:, 0], t[:, 2]) for t in tables])
         label = _label(config) if len(envs) == 1 else f"{_label(config)}, {config.env.id}"
@@ -97,9 +102,22 @@ def _many(axes: Any, drawn: Sequence[tuple[Path, Config, Array]]) -> None:
     axes.set_title(f"{', '.join(envs)}: mean return{over}{band}", loc="left", fontsize=10)
 
 
+def _alike(config: Config) -> Config:
+    """What the runs of one curve have in common: all but the seed, and how long and where they ran."""
+    ours = Config(runtime=RuntimeConfig())
+    return replace(
+        config,
+        seed=ours.seed,
+        steps=ours.steps,
+        until_solved=ours.until_solved,
+        max_episodes=ours.max_episodes,
+        runtime=ours.runtime,
+    )
+
+
 def _label(config: Config) -> str:
     """The preset, and what was changed of it."""
-    changed = diff(config, replace(presets.get(config.preset, config.env.id), seed=0))
+    changed = diff(config, _alike(presets.get(config.preset, config.env.id)))
     return ", ".join([config.preset, *(f"{name} {value}" for name, (value, _) in changed.items())])
 
 

@@ -6,7 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -20,7 +20,7 @@ from qlearn.config import Config, check
 from qlearn.errors import EnvError, NotFiniteError, QlearnError, UsageError
 from qlearn.runs import checkpoint, directory
 from qlearn.runs.display import Display, Silent
-from qlearn.runs.files import replace_file
+from qlearn.runs.files import reading, replace_file
 from qlearn.runs.metrics import Metrics
 from qlearn.runs.picture import plot
 from qlearn.runs.progress import Progress, threshold
@@ -56,10 +56,14 @@ def start(
         EnvError: the environment broke its contract. NotFiniteError: a number did. RunError: the disk did.
         Interrupted: the user stopped it.
     """
-    parts = build(check(config), network)
+    config = check(config)
+    if config.until_solved and threshold(config) is None:
+        raise UsageError(f"{config.env.id} has no reward threshold of its own; give --reward-threshold")
+    parts = build(config, network)
     try:
         path = directory.create(config, run_dir, command)
-        return _Session(path, parts, display or Silent()).run()
+        with directory.alone(path):
+            return _Session(path, parts, display or Silent()).run()
     finally:
         parts.envs.close()
 
@@ -77,40 +81,42 @@ def resume(
     """
     path = Path(path)
     config = directory.trusted_config(path)
-    saved = checkpoint.newest(path / directory.CHECKPOINTS)
-    if steps is not None:
-        config = check(dataclasses.replace(config, steps=steps, until_solved=False, max_episodes=None))
-    if saved.steps >= config.steps:
-        raise UsageError(f"{path} has its {saved.steps:,} steps already; give --steps with a larger number to go on")
-    parts = build(config, network)
-    try:
-        session = _Session(path, parts, display or Silent(), saved)
-        if session.stopped():
-            raise UsageError(f"{path} has reached its goal already; give --steps with a larger number to go on")
+    with directory.alone(path):
+        saved = checkpoint.newest(path / directory.CHECKPOINTS)
         if steps is not None:
-            directory.write_config(path, config)
-        return session.run()
-    finally:
-        parts.envs.close()
+            config = check(dataclasses.replace(config, steps=steps, until_solved=False, max_episodes=None))
+        parts = build(config, network)
+        try:
+            session = _Session(path, parts, display or Silent(), saved)
+            if session.finished() and (path / directory.SUMMARY).exists():
+                taken = f"has its {saved.steps:,} steps" if saved.steps >= config.steps else "has reached its goal"
+                raise UsageError(f"{path} {taken} already; give --steps with a larger number to go on")
+            checkpoint.continue_from(path / directory.CHECKPOINTS, saved.steps)
+            if steps is not None:
+                directory.write_config(path, config)
+            return session.run()
+        finally:
+            parts.envs.close()
 
 
 def load(path: str | Path, network: MakeNetwork | None = None) -> Agent:
-    """The agent of the newest checkpoint of a run. It only reads numbers: nothing in a run can run code.
+    """The agent of the newest checkpoint of a run.
+
+    A run may come from a stranger: its files are read as numbers and plain values, no module is imported because
+    they say so, and no more than the environment that they name is made, with the arguments that they give.
 
     Raises:
-        UsageError: there is no such run, or its network is your own and was not given.
+        UsageError: there is no such run, its network is your own and was not given, or its environment is that of a
+            module that is not imported.
         RunError: it is damaged.
     """
     path = Path(path)
     config = directory.trusted_config(path)
-    saved = checkpoint.newest(path / directory.CHECKPOINTS)
-    net, value, encoder = policy_parts(dataclasses.replace(config, runtime=_on_cpu(config)), network)
+    saved = checkpoint.newest(path / directory.CHECKPOINTS, ["networks.safetensors"])
+    on_cpu = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, device="cpu"))
+    net, value, encoder = policy_parts(on_cpu, network)
     saved.load_network(net)
     return Agent(net, value, encoder, stack=config.env.frame_stack)
-
-
-def _on_cpu(config: Config) -> Any:
-    return dataclasses.replace(config.runtime, device="cpu")
 
 
 class _Session:
@@ -119,52 +125,56 @@ class _Session:
     def __init__(self, path: Path, parts: Parts, display: Display, saved: checkpoint.Checkpoint | None = None) -> None:
         self.path, self.parts, self.config, self.display = path, parts, parts.config, display
         self.progress = Progress(self.config.window, threshold(self.config))
-        if self.config.until_solved and self.progress.threshold is None:
-            raise UsageError(f"{self.config.env.id} has no reward threshold of its own; give --reward-threshold")
-        state = saved.restore(parts) if saved else None
-        if state:
-            self.progress.restore(state)
-        self._saved = saved.steps if saved else -1
-        self.metrics = Metrics(path, size=int(state["metrics_bytes"]) if state else 0, steps=self.progress.tick.steps)
-        self._started = time.monotonic() - self.progress.wall_seconds
-        self._logged = (self.progress.wall_seconds, self.progress.tick.steps)
+        self._saved, self._metrics_bytes = -1, 0
+        if saved:
+            state = saved.restore(parts)
+            with reading(saved.path):
+                self.progress.restore(state)
+                self._saved, self._metrics_bytes = saved.steps, int(state["metrics_bytes"])
 
     def run(self) -> Run:
         """Train to the end, and write what is written at the end."""
+        progress = self.progress
+        (self.path / directory.SUMMARY).unlink(missing_ok=True)
+        self.metrics = Metrics(self.path, size=self._metrics_bytes, steps=progress.tick.steps)
+        self._started = time.monotonic() - progress.wall_seconds
+        self._logged = (progress.wall_seconds, progress.tick.steps)
         try:
             with _threads(threads(self.config, self.parts.envs.space)), _Stop(self.display) as stop:
+                self.display.start(self.config.steps)
                 self._train(stop)
+                self._save()
         except EnvError as error:
             self._save()
-            raise EnvError(f"{error}. Saved at step {self.progress.tick.steps:,}; {self._continue()}") from error
+            raise EnvError(f"{error}. Saved at step {progress.tick.steps:,}; {self._continue()}") from error
         except NotFiniteError as error:
             raise NotFiniteError(f"{error}. {self._last_checkpoint()}") from error
         finally:
             self.display.close()
-            with suppress(OSError):
-                self.metrics.close()
-        if stop.asked:
-            raise Interrupted(f"stopped and saved at step {self.progress.tick.steps:,}; {self._continue()}")
+            self.metrics.close()
+        if not self.finished():
+            raise Interrupted(f"stopped and saved at step {progress.tick.steps:,}; {self._continue()}")
         summary = self._summary()
         replace_file(self.path / directory.SUMMARY, json.dumps(summary, indent=2).encode() + b"\n")
-        agent = Agent(
-            self.parts.learner.online,
-            self.parts.learner.value,
-            self.parts.envs.encoder,
-            stack=self.config.env.frame_stack,
-        )
+        plot([self.path], self.path / directory.CURVE)
+        learner = self.parts.learner
+        agent = Agent(learner.online, learner.value, self.parts.envs.encoder, stack=self.config.env.frame_stack)
         return Run(self.path, summary, agent)
 
-    def stopped(self) -> bool:
-        """Whether the run has reached a goal of its own before its last step."""
+    def finished(self) -> bool:
+        """Whether the run has come to its last step, or to a goal of its own before it."""
         most = self.config.max_episodes
-        return (self.config.until_solved and self.progress.solved) or (
-            most is not None and self.progress.episodes >= most
+        return (
+            self.progress.tick.steps >= self.config.steps
+            or (self.config.until_solved and self.progress.solved)
+            or (most is not None and self.progress.episodes >= most)
         )
 
     def _train(self, stop: "_Stop") -> None:
         progress, runtime = self.progress, self.config.runtime
         statistics: dict[str, float] = {}
+        if self.finished():
+            return
         for tick in self.parts.train(after=progress.tick):
             before, progress.tick = progress.tick.steps, tick
             for episode in tick.episodes:
@@ -174,10 +184,8 @@ class _Session:
             if tick.steps // runtime.checkpoint_steps > before // runtime.checkpoint_steps:
                 self._save()
             self.display.update(progress, statistics)
-            if stop.asked or self.stopped():
-                break
-        self._save()
-        plot([self.path], self.path / directory.CURVE)
+            if stop.asked or self.finished():
+                return
 
     def _episode(self, episode: Any) -> None:
         self.progress.add(episode, self.progress.tick.steps)
@@ -219,7 +227,7 @@ class _Session:
         self.progress.wall_seconds = time.monotonic() - self._started
         if self._saved == self.progress.tick.steps:
             return
-        state = {**self.progress.state(), "metrics_bytes": self.metrics.size()}
+        state = {**self.progress.state(), "metrics_bytes": self.metrics.sync()}
         checkpoint.save(
             self.parts,
             self.path / directory.CHECKPOINTS,
@@ -250,7 +258,7 @@ class _Session:
         }
 
     def _continue(self) -> str:
-        return f"continue with: qlearn resume {self.path}"
+        return f"continue with: {directory.command('resume', self.path)}"
 
     def _last_checkpoint(self) -> str:
         return (
