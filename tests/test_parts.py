@@ -1,5 +1,6 @@
 """Exploration, the actor, networks, and the environments' contract."""
 
+import sys
 from typing import Any
 
 import gymnasium as gym
@@ -8,7 +9,6 @@ import pytest
 import torch
 from gymnasium import spaces
 
-import qlearn.evaluate as evaluation
 from qlearn.actor import Actor, Window
 from qlearn.envs import encoder, episode_seed, make_envs
 from qlearn.errors import EnvError, QlearnError, UsageError
@@ -246,7 +246,7 @@ def test_evaluation_reports_its_protocol_and_an_interval() -> None:
 
 
 def test_an_environment_without_an_end_is_cut_and_the_cut_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluation, "MAX_EPISODE_STEPS", 5)
+    monkeypatch.setattr(sys.modules["qlearn.evaluate"], "MAX_EPISODE_STEPS", 5)
     result = evaluate(zeros, Scripted([[(10**9, "truncated")]] * 2), 4, env_id="x")
     assert result.returns == [15, 15, 515, 515]
     assert result.protocol["episodes_cut"] == 4

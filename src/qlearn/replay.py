@@ -111,6 +111,7 @@ class Ring:
         # NumPy writes a row faster than torch does and takes the pages of a zeroed array only when they are
         # written; torch gathers. Both look at the same memory.
         self._columns = {k: np.zeros((self.rows, num_envs, *s), d) for k, (s, d) in shapes.items()}
+        self._columns["final"][-1] = True  # so that the first row ever has nothing before it
         self.storage = Storage(**{k: torch.from_numpy(v).flatten(0, 1) for k, v in self._columns.items()})
 
     def append(self, steps: Steps) -> int:
