@@ -1,0 +1,280 @@
+"""Runs that are stopped, damaged, or not ours: what is kept, and what is refused."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import qlearn
+from qlearn.build import build
+from qlearn.errors import NotFiniteError, QlearnError, RunError, UsageError
+from qlearn.runs import checkpoint, directory, metrics, resume, session
+from qlearn.runs.session import Interrupted
+
+QUICK: dict[str, Any] = {
+    "progress": False,
+    "replay": {"warmup_steps": 50},
+    "network": {"hidden": (8,)},
+    "learner": {"batch_size": 8},
+    "runtime": {"checkpoint_steps": 100, "log_steps": 50},
+}
+
+
+class Stopper:
+    """A display that stops the run, as Ctrl-C does, at a step."""
+
+    def __init__(self, at: int, error: type[BaseException] | None = None) -> None:
+        self.at, self.error = at, error
+
+    def start(self, total_steps: int) -> None: ...
+
+    def update(self, progress: Any, statistics: dict[str, float]) -> None:
+        if progress.tick.steps >= self.at:
+            if self.error:
+                raise self.error
+            os.kill(os.getpid(), 2)
+
+    def say(self, message: str) -> None: ...
+
+    def close(self) -> None: ...
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run of 300 steps with checkpoints at 200 and 300."""
+    monkeypatch.chdir(tmp_path)
+    return qlearn.train("CartPole-v1", steps=300, run_dir="r", **QUICK).path
+
+
+def steps_of(run: Path) -> list[int]:
+    return [int(p.name[6:]) for p in checkpoint.list_checkpoints(run / "checkpoints")]
+
+
+def test_the_newest_checkpoints_are_kept(run: Path) -> None:
+    assert steps_of(run) == [200, 300]
+    assert not list(run.glob("**/*.tmp"))
+
+
+def test_an_interrupted_run_is_saved_and_continues_to_the_same_counts(run: Path) -> None:
+    config = directory.read_config(run)
+    with pytest.raises(Interrupted, match=r"saved at step 130; continue with: qlearn resume i"):
+        session.start(config, run_dir="i", display=Stopper(130))
+    assert steps_of(Path("i")) == [100, 130]
+    assert not Path("i/summary.json").exists()
+    with pytest.raises(Interrupted):  # twice, the second before a line is logged
+        resume("i", display=Stopper(131))
+    summary = resume("i").summary
+    assert (summary["steps"], summary["updates"]) == (300, 125)
+    lines = list(metrics.read(Path("i")))
+    assert [r["steps"] for r in lines] == sorted(r["steps"] for r in lines)
+    assert [r["episode"] for r in lines if r["kind"] == "episode"] == list(range(1, summary["episodes"] + 1))
+    assert [r["steps"] for r in lines if r["kind"] == "train"] == [50, 100, 150, 200, 250, 300]
+
+
+def test_what_was_logged_after_the_checkpoint_of_a_killed_run_is_logged_once(run: Path) -> None:
+    config = directory.read_config(run)
+    with pytest.raises(ZeroDivisionError):
+        session.start(config, run_dir="k", display=Stopper(180, ZeroDivisionError))
+    assert steps_of(Path("k")) == [100]
+    assert max(r["steps"] for r in metrics.read(Path("k"))) > 100
+    with pytest.raises(Interrupted):
+        resume("k", display=Stopper(101))
+    resume("k")
+    lines = [(r["kind"], r["steps"]) for r in metrics.read(Path("k"))]
+    assert len(lines) == len(set(lines))
+
+
+def test_resuming_restores_everything_but_the_running_episodes(run: Path) -> None:
+    config = directory.read_config(run)
+    parts = build(config)
+    saved = checkpoint.newest(run / "checkpoints")
+    saved.restore(parts)
+    tensors = saved._tensors("networks.safetensors")
+    assert all(torch.equal(v, tensors[f"online.{k}"]) for k, v in parts.learner.online.state_dict().items())
+    assert all(torch.equal(v, tensors[f"target.{k}"]) for k, v in parts.learner.target.state_dict().items())
+    moments = saved._tensors("optimizer.safetensors")
+    state = parts.learner.optimizer.state_dict()["state"][0]
+    assert moments.keys() == state.keys() >= {"step", "exp_avg", "exp_avg_sq"}
+    assert all(torch.equal(torch.as_tensor(state[k]), v) for k, v in moments.items())
+    assert float(moments["step"]) == 125
+    state = json.loads(saved.read("state.json"))
+    assert parts.actor.rng.bit_generator.state == state["rng"]["actor"]
+    assert parts.replay.ring.written == state["ring"]["written"] + 1  # the running episode's last observation
+    assert parts.replay.ring.storage.final[parts.replay.ring.written - 1]
+    assert parts.envs.episodes[0] == state["env_episodes"][0] + 1
+    # The vector that the optimiser steps is still the network's: an update changes what acts.
+    before = parts.learner.q_values(torch.ones(1, 4))
+    parts.learner.update(*parts.replay.sample(8))
+    assert not torch.equal(before, parts.learner.q_values(torch.ones(1, 4)))
+    parts.envs.close()
+
+
+def test_a_damaged_newest_checkpoint_is_set_aside_and_the_good_ones_survive(run: Path) -> None:
+    for damaged in ("steps-000000400", "steps-000000500"):
+        shutil.copytree(run / "checkpoints/steps-000000300", run / "checkpoints" / damaged)
+        (run / "checkpoints" / damaged / "networks.safetensors").write_bytes(b"xx")
+    (run / "checkpoints/.steps-000000600.77.tmp").mkdir()
+    (run / "checkpoints/steps-000000300-backup").mkdir()
+    with pytest.warns(UserWarning, match="taking the checkpoint before it"):
+        qlearn.resume(run, steps=350, progress=False)
+    names = sorted(p.name for p in (run / "checkpoints").iterdir())
+    assert names == [
+        "damaged-steps-000000400",
+        "damaged-steps-000000500",
+        "steps-000000300",
+        "steps-000000300-backup",
+        "steps-000000350",
+    ]
+    assert qlearn.load(run).q_values(np.zeros(4)).shape == (2,)
+
+
+def test_a_finished_run_without_its_summary_gets_one(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").unlink()
+    (run / "learning_curve.png").unlink()
+    again = qlearn.resume(run, progress=False).summary
+    clocks = ("wall_seconds", "steps_per_second")
+    assert {k: v for k, v in again.items() if k not in clocks} == {k: v for k, v in summary.items() if k not in clocks}
+    assert (run / "learning_curve.png").exists()
+
+
+def test_a_run_that_fails_to_draw_has_its_summary_and_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise RunError("cannot write the picture")
+
+    monkeypatch.setattr(session, "plot", broken)
+    with pytest.raises(RunError, match="picture"):
+        qlearn.train("CartPole-v1", steps=100, run_dir=tmp_path / "r", **QUICK)
+    assert (tmp_path / "r/summary.json").exists()
+    assert steps_of(tmp_path / "r") == [100]
+
+
+def test_two_processes_cannot_write_one_run(run: Path) -> None:
+    with directory.alone(run), pytest.raises(RunError, match="written by another process"):
+        qlearn.resume(run, steps=400, progress=False)
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "tensorboard", "checkpoints"])
+def test_a_run_writes_nowhere_else(run: Path, name: str) -> None:
+    victim = Path("victim")
+    shutil.move(run / name, victim)
+    (run / name).symlink_to(victim.absolute())
+    before = victim.stat().st_mtime_ns
+    with pytest.raises(RunError, match="is a link"):
+        qlearn.resume(run, steps=400, progress=False)
+    assert victim.stat().st_mtime_ns == before
+
+
+def rewrite(run: Path, name: str, data: bytes) -> None:
+    """Change a file of the newest checkpoint, and its digest with it, as a stranger could."""
+    import hashlib
+
+    path = checkpoint.list_checkpoints(run / "checkpoints")[-1]
+    (path / name).write_bytes(data)
+    manifest = json.loads((path / "MANIFEST.json").read_text())
+    manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (path / "MANIFEST.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("state.json", {"progress": {}}),
+        ("state.json", {"progress": None}),
+        ("state.json", {"ring": {"written": -1}}),
+        ("state.json", {"ring": {"written": 10**30}}),
+        ("state.json", {"env_episodes": [1, 2]}),
+        ("state.json", {"rng": {"actor": {"bit_generator": "os.system"}, "replay": {}}}),
+        ("state.json", "[" * 100_000),
+        ("replay.safetensors", b"\xff" * 100),
+        ("optimizer.safetensors", b"\x80\x04cos\nsystem\n."),
+        ("networks.safetensors", (2**62).to_bytes(8, "little") + b"{}"),
+    ],
+)
+def test_a_hostile_checkpoint_is_refused_in_a_line(run: Path, name: str, change: Any) -> None:
+    path = checkpoint.list_checkpoints(run / "checkpoints")[-1]
+    if isinstance(change, dict):
+        change = json.dumps({**json.loads((path / name).read_text()), **change})
+    rewrite(run, name, change if isinstance(change, bytes) else change.encode())
+    shutil.rmtree(run / "checkpoints/steps-000000200")
+    with pytest.raises(RunError, match="checkpoints/steps-000000300"):
+        qlearn.resume(run, steps=400, progress=False)
+
+
+def test_a_manifest_cannot_name_files_elsewhere(run: Path) -> None:
+    path = checkpoint.list_checkpoints(run / "checkpoints")[-1]
+    manifest = json.loads((path / "MANIFEST.json").read_text())
+    manifest["files"]["../../../etc/passwd"] = manifest["files"].pop("networks.safetensors")
+    (path / "MANIFEST.json").write_text(json.dumps(manifest))
+    shutil.rmtree(run / "checkpoints/steps-000000200")
+    with pytest.raises(RunError, match=r"networks\.safetensors is damaged"):
+        qlearn.load(run)
+
+
+@pytest.mark.parametrize(
+    "line", [b'{"kind": "episode"}\n', b"[]\n", b"\x00\x00\n", b'{"kind": "episode", "steps": 1, "return": "x"}\n']
+)
+def test_a_damaged_line_of_metrics_is_named(run: Path, line: bytes) -> None:
+    (run / "metrics.jsonl").write_bytes(line + (run / "metrics.jsonl").read_bytes())
+    with pytest.raises(RunError, match=r"metrics\.jsonl is damaged"):
+        qlearn.runs.plot([run], Path("x.png"))
+
+
+def test_a_torn_last_line_is_left_out(run: Path) -> None:
+    whole = list(metrics.read(run))
+    with open(run / "metrics.jsonl", "ab") as file:
+        file.write(b'{"kind": "epi')
+    assert list(metrics.read(run)) == whole
+
+
+def test_nan_in_a_run_reaches_no_checkpoint(tmp_path: Path) -> None:
+    class Fuse(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer, self.calls = torch.nn.Linear(4, 2), 0
+
+        def forward(self, obs: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            q: torch.Tensor = self.layer(obs)
+            return q * (float("nan") if self.calls > 300 else 1.0)
+
+    quick = {k: v for k, v in QUICK.items() if k != "network"}
+    with pytest.raises(NotFiniteError, match=r"output for batch.obs is not finite.*last checkpoint is of step \d+"):
+        qlearn.train("CartPole-v1", steps=1_000, network=lambda s, a: Fuse(), run_dir=tmp_path / "r", **quick)
+    tensors = checkpoint.newest(tmp_path / "r/checkpoints")._tensors("networks.safetensors")
+    assert all(t.isfinite().all() for t in tensors.values())
+
+
+def test_until_solved_without_a_threshold_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="give --reward-threshold"):
+        qlearn.train("Blackjack-v1", until_solved=True, run_dir=tmp_path / "r", **QUICK)
+    assert not (tmp_path / "r").exists()
+
+
+def test_every_error_of_qlearn_is_one_kind() -> None:
+    assert issubclass(RunError, QlearnError)
+    assert (UsageError.exit_code, RunError.exit_code, Interrupted.exit_code) == (2, 1, 130)
+
+
+@pytest.mark.parametrize("sink", ["/dev/full", "a closed pipe"])
+def test_output_that_fails_does_not_stop_a_run(tmp_path: Path, sink: str) -> None:
+    words = ["train", "CartPole-v1", "--steps", "600", "--network.hidden", "8", "--run-dir", "r"]
+    command = [sys.executable, "-m", "qlearn", *words]
+    if sink == "/dev/full":
+        with open(sink, "w") as full:
+            subprocess.run(command, cwd=tmp_path, stdout=full, stderr=subprocess.PIPE, timeout=120, check=False)
+    else:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        assert process.stdout is not None
+        process.stdout.close()
+        process.communicate(timeout=120)
+    assert json.loads((tmp_path / "r/summary.json").read_text())["steps"] == 600
