@@ -160,7 +160,7 @@ def test_a_configuration_survives_its_file(tmp_path: Path) -> None:
         ({"replay": {"gamma": float("nan")}}, "replay.gamma is nan"),
         ({"optimizer": {"learning_rate": 0.0}}, "optimizer.learning_rate is 0.0; it must be more than 0"),
         ({"network": {"hidden": ()}}, "network.hidden is empty"),
-        ({"network": {"hidden": (0,)}}, "network.hidden is 0; it must be from 1 to 100000"),
+        ({"network": {"hidden": (0,)}}, "network.hidden is 0; it must be from 1 to 100,000"),
         ({"env": {"kwargs": "[1]"}}, "JSON object"),
         ({"seed": True}, "seed is True; it must be an int"),
         ({"optimizer": {"learning_rate": float("inf")}}, "learning_rate is inf; it must be a finite number"),

@@ -33,7 +33,7 @@ class Range:
     def __str__(self) -> str:
         if self.high == float("inf"):
             return f"{'more than' if self.open_low else 'at least'} {self.low:g}"
-        return f"from {self.low:g} to {self.high:g}"
+        return f"from {self.low:,.10g} to {self.high:,.14g}"
 
 
 Count = Annotated[int, Range(1, 10**12)]
