@@ -210,7 +210,11 @@ def test_help_names_every_command_and_field(here: Cli) -> None:
         (["train", "CartPole-v1", "--replay.capcity", "9"], 2, ["--replay.capcity", "did you mean --replay.capacity"]),
         (["train", "CartPole-v1", "--replay.capacity", "many"], 2, ["--replay.capacity", "many"]),
         (["train", "CartPole-v1", "--replay.gamma", "1.5"], 2, ["replay.gamma is 1.5", "from 0 to 1"]),
-        (["train", "CartPole-v1", "--learner.batch-size", "0"], 2, ["learner.batch_size is 0", "from 1 to 1,000,000,000,000"]),
+        (
+            ["train", "CartPole-v1", "--learner.batch-size", "0"],
+            2,
+            ["learner.batch_size is 0", "from 1 to 1,000,000,000,000"],
+        ),
         (["train", "CartPole-v1", "--learner.loss", "hubr"], 2, ["hubr", "huber"]),
         (["train", "CartPole-v1", "--replay.capacity", "3"], 2, ["replay.capacity is 3", "at least"]),
         (["train", "CartPole-v1", "--env.kwargs", "{"], 2, ["env.kwargs", "JSON"]),
