@@ -54,7 +54,33 @@ CLAIMS = {
         5,
         "on LunarLander-v2, SB3: 195 +- 28 over 5 seeds; rl-zoo: 154.4, one run; 100,000 steps",
     ),
-    "dqn-taxi": Claim("Taxi-v3", "dqn", 5, "nobody tuned for it; an optimal policy scores about 8"),
+    "ablate-n-step": Claim(
+        "CartPole-v1", "dqn", 5, "", {"steps": 50_000, "until_solved": False, "replay": {"n_step": 1}}
+    ),
+    "ablate-n-step-fast-target": Claim(
+        "CartPole-v1",
+        "dqn",
+        5,
+        "",
+        {
+            "steps": 50_000,
+            "until_solved": False,
+            "replay": {"n_step": 1},
+            "learner": {"target_update_steps": 50},
+        },
+    ),
+    "ablate-decay": Claim(
+        "CartPole-v1",
+        "dqn",
+        5,
+        "",
+        {
+            "steps": 50_000,
+            "until_solved": False,
+            "optimizer": {"end_learning_rate": None, "decay_steps": 0},
+        },
+    ),
+    "dqn-taxi": Claim("Taxi-v4", "dqn", 5, "nobody tuned for it; an optimal policy scores about 8"),
 }
 
 

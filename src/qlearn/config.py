@@ -162,7 +162,7 @@ class Config:
     """Seed of everything that is random."""
     steps: Count = 100_000
     """Environment steps to stop at."""
-    until_solved: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    until_solved: bool = False
     """Stop when the mean return of the last window episodes reaches the threshold."""
     window: Count = 100
     """Episodes of the running mean."""

@@ -56,11 +56,10 @@ def start(
         EnvError: the environment broke its contract. NotFiniteError: a number did. RunError: the disk did.
         Interrupted: the user stopped it.
     """
-    config = check(config)
-    if config.until_solved and threshold(config) is None:
-        raise UsageError(f"{config.env.id} has no reward threshold of its own; give --reward-threshold")
-    parts = build(config, network)
+    parts = build(check(config), network)
     try:
+        if config.until_solved and threshold(config) is None:
+            raise UsageError(f"{config.env.id} has no reward threshold of its own; give --reward-threshold")
         path = directory.create(config, run_dir, command)
         with directory.alone(path):
             return _Session(path, parts, display or Silent()).run()

@@ -1,0 +1,106 @@
+"""The tables of the README and of docs/benchmarks.md, made of the files in benchmarks/results.
+
+python benchmarks/report.py           write them
+python benchmarks/report.py --check   say whether they are as they would be written
+"""
+
+import json
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "benchmarks" / "results"
+ORDER = (
+    "intro-cartpole",
+    "dqn-cartpole-solved",
+    "dqn-cartpole",
+    "dqn-acrobot",
+    "dqn-mountaincar",
+    "dqn-lunarlander",
+    "dqn-taxi",
+)
+
+
+ABLATIONS = {
+    "dqn-cartpole": "`dqn` as it is: three-step returns, target every 500 steps, falling learning rate",
+    "ablate-decay": "constant learning rate",
+    "ablate-n-step": "one-step returns",
+    "ablate-n-step-fast-target": "one-step returns, target every 50 steps",
+}
+
+
+def results(names: Iterable[str] = ORDER) -> list[dict[str, Any]]:
+    """The results that there are, in the order of the tables."""
+    files = [RESULTS / f"learning-{name}.json" for name in names]
+    return [json.loads(file.read_text()) for file in files if file.exists()]
+
+
+def score(aggregate: dict[str, Any]) -> str:
+    """Mean over the seeds and its interval: `-75.3 (-77.0 to -73.6)`."""
+    return (
+        f"{aggregate['evaluation_mean_over_seeds']:.1f} ({aggregate['ci95_low']:.1f} to {aggregate['ci95_high']:.1f})"
+    )
+
+
+def learning_table() -> str:
+    """One row a claim."""
+    lines = [
+        "| environment, preset | steps | seeds | greedy evaluation: mean of the seeds (95 % interval), worst seed "
+        "| solved in training | seconds a run (median) | published elsewhere |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for result in results():
+        total, rows = result["aggregate"], result["rows"]
+        steps = sorted(row["summary"]["steps"] for row in rows)
+        span = f"{steps[0]:,}" if steps[0] == steps[-1] else f"{steps[0]:,} to {steps[-1]:,}"
+        solved = f"{total['solved']} of {total['seeds']}"
+        if total["solved"]:
+            solved += f", median {total['median_solved_at_episode']:,.0f} episodes"
+        lines.append(
+            f"| {result['env']}, `{result['preset']}` | {span} | {total['seeds']} | {score(total)}, "
+            f"worst {total['evaluation_worst_seed']:.1f} | {solved} | {total['median_wall_seconds']:.0f} "
+            f"| {result['published']} |"
+        )
+    return "\n".join(lines)
+
+
+def ablation_table() -> str:
+    """What each setting of `dqn` is there for."""
+    lines = [
+        "| CartPole-v1, 50,000 steps | seeds | greedy evaluation, mean (95 % interval) | each seed |",
+        "|---|---|---|---|",
+    ]
+    for result in results(ABLATIONS):
+        each = ", ".join(f"{row['evaluation']['mean']:.0f}" for row in result["rows"])
+        total = result["aggregate"]
+        lines.append(f"| {ABLATIONS[result['claim']]} | {total['seeds']} | {score(total)} | {each} |")
+    return "\n".join(lines)
+
+
+def pages() -> dict[Path, str]:
+    """Each page with its tables renewed."""
+    tables = {"learning": learning_table(), "ablation": ablation_table()}
+
+    def table(match: re.Match[str]) -> str:
+        mark = f"<!-- {match[1]} -->"
+        return f"{mark}\n{tables[match[1]]}\n{mark}"
+
+    pages = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+    return {p: re.sub(r"<!-- (\w+) -->\n.*?<!-- \1 -->", table, p.read_text(), flags=re.S) for p in pages}
+
+
+def main() -> int:
+    stale = [page for page, text in pages().items() if page.read_text() != text]
+    if "--check" not in sys.argv:
+        for page, text in pages().items():
+            page.write_text(text)
+        return 0
+    print("\n".join(f"{page.relative_to(ROOT)} is not what the results say" for page in stale))
+    return len(stale)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
