@@ -28,6 +28,12 @@ DQN_TUNED: Mapping[str, Changes] = {
         "optimizer": {"decay_steps": 50_000},
         "exploration": {"decay_steps": 8_000},
     },
+    # It learns to hover before it learns to land; more exploration and the double estimate shorten that.
+    "LunarLander": {
+        "backup": {"double": True},
+        "learner": {"target_update_steps": 250},
+        "exploration": {"end": 0.1},
+    },
     # Its torque is +1, 0 or -1 and much is to be gained from precision: more updates of a wider network.
     "Acrobot": {
         "network": {"hidden": (256, 256)},
