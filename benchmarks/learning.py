@@ -100,11 +100,13 @@ def one_seed(name: str, seed: int, runs: Path) -> dict[str, Any]:
     )
     evaluation = qlearn.evaluate(run.path, episodes=100).summary()
     curve = [(e["steps"], e["episode"], round(e["mean_return"], 2)) for e in metrics.read(run.path, "episode")]
+    last = list(metrics.read(run.path, "train"))[-1]
     points = np.unique(np.linspace(0, len(curve) - 1, 200).astype(int))
     return {
         "seed": seed,
         "summary": run.summary,
         "evaluation": {k: v for k, v in evaluation.items() if k != "returns"},
+        "last_train_line": {k: last[k] for k in ("loss", "grad_norm", "td_error", "q_mean", "q_max")},
         "curve": [curve[i] for i in points],
     }
 
