@@ -32,5 +32,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     """`"; did you mean X?"` for the nearest known name, or the empty string."""
     known = list(known)
     lower = {candidate.lower(): candidate for candidate in known}
-    found = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.5)
+    found = difflib.get_close_matches(name.lower(), lower, n=1, cutoff=0.6)
     return f"; did you mean {lower[found[0]]}?" if found else ""

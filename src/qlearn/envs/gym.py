@@ -96,8 +96,14 @@ def _missing(env_id: str, error: BaseException) -> QlearnError:
 
 def _unknown(env_id: str, name: str, error: BaseException) -> UsageError:
     if isinstance(error, gym_error.DeprecatedEnv) or type(error).__name__ == "VersionNotFound":
-        return UsageError(f"unknown environment {env_id}: {_line(error)}{nearest(name, gym.registry)}")
-    return UsageError(f"unknown environment {env_id}{nearest(name, gym.registry)}")
+        return UsageError(f"unknown environment {env_id}: {_line(error).rstrip(". ")}{nearest(name, gym.registry)}")
+    known = nearest(name, gym.registry)
+    other = (
+        ""
+        if ":" in env_id
+        else "; one that another package brings is written module:Id, as in minigrid:MiniGrid-Empty-5x5-v0"
+    )
+    return UsageError(f"unknown environment {env_id}{known or other}")
 
 
 def close_quietly(env: GymEnv) -> None:
