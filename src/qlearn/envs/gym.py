@@ -96,7 +96,7 @@ def _missing(env_id: str, error: BaseException) -> QlearnError:
 
 def _unknown(env_id: str, name: str, error: BaseException) -> UsageError:
     if isinstance(error, gym_error.DeprecatedEnv) or type(error).__name__ == "VersionNotFound":
-        return UsageError(f"unknown environment {env_id}: {_line(error).rstrip(". ")}{nearest(name, gym.registry)}")
+        return UsageError(f"unknown environment {env_id}: {_line(error).rstrip('. ')}{nearest(name, gym.registry)}")
     known = nearest(name, gym.registry)
     other = (
         ""
