@@ -43,7 +43,7 @@ CLAIMS = {
         "SB3: 500 +- 0 over 5 seeds; 50,000 steps",
         {"steps": 50_000, "until_solved": False},
     ),
-    "dqn-cartpole-solved": Claim("CartPole-v1", "dqn", 10, "the README's first command, until solved"),
+    "dqn-cartpole-solved": Claim("CartPole-v1", "dqn", 5, "the README's first command, until solved"),
     "dqn-acrobot": Claim("Acrobot-v1", "dqn", 5, "SB3: -74 +- 2 over 5 seeds; rl-zoo: -76.6, one run; 100,000 steps"),
     "dqn-mountaincar": Claim(
         "MountainCar-v0", "dqn", 5, "SB3: -107 +- 4 over 5 seeds; rl-zoo: -100.8, one run; 120,000 steps"
@@ -55,12 +55,12 @@ CLAIMS = {
         "on LunarLander-v2, SB3: 195 +- 28 over 5 seeds; rl-zoo: 154.4, one run; 100,000 steps",
     ),
     "ablate-n-step": Claim(
-        "CartPole-v1", "dqn", 5, "", {"steps": 50_000, "until_solved": False, "replay": {"n_step": 1}}
+        "CartPole-v1", "dqn", 3, "", {"steps": 50_000, "until_solved": False, "replay": {"n_step": 1}}
     ),
     "ablate-n-step-fast-target": Claim(
         "CartPole-v1",
         "dqn",
-        5,
+        3,
         "",
         {
             "steps": 50_000,
@@ -72,7 +72,7 @@ CLAIMS = {
     "ablate-decay": Claim(
         "CartPole-v1",
         "dqn",
-        5,
+        3,
         "",
         {
             "steps": 50_000,
@@ -80,7 +80,7 @@ CLAIMS = {
             "optimizer": {"end_learning_rate": None, "decay_steps": 0},
         },
     ),
-    "dqn-taxi": Claim("Taxi-v4", "dqn", 5, "nobody tuned for it; an optimal policy scores about 8"),
+    "dqn-taxi": Claim("Taxi-v4", "dqn", 3, "nobody tuned for it; an optimal policy scores about 8"),
 }
 
 

@@ -227,6 +227,13 @@ def test_every_preset_is_a_valid_configuration_of_every_environment_it_is_tuned_
     assert presets.family("my.module:CartPole-v12") == "CartPole"
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_the_network_can_be_on_a_gpu(tmp_path: Path) -> None:
+    run = qlearn.train("CartPole-v1", run_dir=tmp_path / "r", runtime={"device": "cuda"}, **QUICK)
+    assert run.summary["device"] == "cuda"
+    assert qlearn.load(run.path).q_values(np.zeros(4)).shape == (2,)
+
+
 def test_a_run_leaves_the_global_generators_and_threads_alone(tmp_path: Path) -> None:
     torch.manual_seed(5)
     np.random.seed(5)
