@@ -2,7 +2,8 @@
 
     python benchmarks/learning.py CLAIM ... [--jobs 2] [--runs DIR]
 
-Results go to benchmarks/results/learning-CLAIM.json as they come; seeds that are there already are not run again.
+Results go to benchmarks/results/learning-CLAIM.json as they come. Seeds that are there are not run again, unless
+--fresh is given. Each row says where and when it was measured.
 """
 
 import argparse
@@ -11,6 +12,7 @@ import os
 import platform
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from datetime import date
@@ -80,6 +82,9 @@ CLAIMS = {
             "optimizer": {"end_learning_rate": None, "decay_steps": 0},
         },
     ),
+    "dqn-taxi-explore": Claim(
+        "Taxi-v4", "dqn", 3, "with one setting changed", {"exploration": {"decay_steps": 80_000}}
+    ),
     "dqn-taxi": Claim("Taxi-v4", "dqn", 3, "nobody tuned for it; an optimal policy scores about 8"),
 }
 
@@ -104,6 +109,8 @@ def one_seed(name: str, seed: int, runs: Path) -> dict[str, Any]:
     points = np.unique(np.linspace(0, len(curve) - 1, 200).astype(int))
     return {
         "seed": seed,
+        "date": date.today().isoformat(),
+        "machine": machine(),
         "summary": run.summary,
         "evaluation": {k: v for k, v in evaluation.items() if k != "returns"},
         "last_train_line": {k: last[k] for k in ("loss", "grad_norm", "td_error", "q_mean", "q_max")},
@@ -145,18 +152,15 @@ def aggregate(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def write(name: str, rows: list[dict[str, Any]], jobs: int) -> None:
+def write(name: str, rows: list[dict[str, Any]]) -> None:
     """Write the claim's file, whole."""
-    claim = CLAIMS[name]
     rows = sorted(rows, key=lambda row: int(row["seed"]))
     result = {
         "claim": name,
-        **asdict(claim),
-        "command": f"python benchmarks/learning.py {name}",
-        "date": date.today().isoformat(),
-        "machine": machine(),  # of the last seed
-        "processes_at_once": jobs,
-        "protocol": "greedy policy of the last checkpoint, 100 episodes a seed from starts unseen in training",
+        **asdict(CLAIMS[name]),
+        "command": f"python benchmarks/learning.py {name} --fresh",
+        "protocol": "greedy policy of the last checkpoint, 100 episodes a seed, reset seeds that training did not use",
+        "timing": "rough: other work ran beside on the same cores",
         "aggregate": aggregate(rows),
         "rows": rows,
     }
@@ -169,7 +173,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("claims", nargs="+", choices=CLAIMS)
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    parser.add_argument("--runs", type=Path, default=Path("/tmp/qlearn-benchmarks"))
+    parser.add_argument("--runs", type=Path, help="keep the runs here")
+    parser.add_argument("--fresh", action="store_true", help="run every seed again")
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.seed is not None:  # a worker
@@ -177,13 +182,14 @@ def main() -> None:
         return
 
     RESULTS.mkdir(exist_ok=True)
+    folder = arguments.runs or Path(tempfile.mkdtemp(prefix="qlearn-benchmarks-"))
     rows: dict[str, list[dict[str, Any]]] = {}
     for name in arguments.claims:
         path = RESULTS / f"learning-{name}.json"
-        rows[name] = json.loads(path.read_text())["rows"] if path.exists() else []
+        rows[name] = json.loads(path.read_text())["rows"] if path.exists() and not arguments.fresh else []
 
     def work(name: str, seed: int) -> tuple[str, dict[str, Any]]:
-        command = [sys.executable, __file__, name, "--seed", str(seed), "--runs", str(arguments.runs)]
+        command = [sys.executable, __file__, name, "--seed", str(seed), "--runs", str(folder)]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment).stdout
         return name, json.loads(output.splitlines()[-1])
@@ -195,13 +201,10 @@ def main() -> None:
             for seed in range(1, CLAIMS[name].seeds + 1)
             if all(row["seed"] != seed for row in rows[name])
         ]
-        for name in arguments.claims:
-            if rows[name]:
-                write(name, rows[name], arguments.jobs)
         for future in as_completed([pool.submit(work, *item) for item in wanted]):
             name, row = future.result()
             rows[name].append(row)
-            write(name, rows[name], arguments.jobs)
+            write(name, rows[name])
             print(
                 name, row["seed"], row["summary"]["solved_at_episode"], f"{row['evaluation']['mean']:.1f}", flush=True
             )

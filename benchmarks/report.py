@@ -21,6 +21,7 @@ ORDER = (
     "dqn-mountaincar",
     "dqn-lunarlander",
     "dqn-taxi",
+    "dqn-taxi-explore",
 )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 import qlearn
-from qlearn import presets
+from qlearn import presets, runs
 from qlearn.agent import Agent
 from qlearn.build import build
 from qlearn.config import Config, check, flatten, override, to_dict
@@ -68,6 +68,8 @@ def test_a_network_of_your_own(tmp_path: Path) -> None:
     quick = {k: v for k, v in QUICK.items() if k != "network"}
     run = qlearn.train("CartPole-v1", network=MyNetwork, run_dir=tmp_path / "r", **quick)
     assert qlearn.load(run.path, network=MyNetwork).q_values(np.zeros(4, np.float32)).shape == (2,)
+    assert runs.command("resume", run.path) == f"qlearn.resume('{run.path}', network=...) in Python"
+    assert "qlearn.train('CartPole-v1', preset='dqn', steps=600" in (run.path / "command.txt").read_text()
     with pytest.raises(UsageError, match="network=make_network"):
         qlearn.load(run.path)
 

@@ -43,6 +43,8 @@ def train(
     Raises:
         QlearnError: one line that says what is wrong, where, and the fix.
     """
+    given = {"preset": preset, **changes, **({} if network is None else {"network": network})}
+    call = [repr(env), *(f"{name}={value!r}" for name, value in given.items())]
     if isinstance(network, Mapping):
         network, changes = None, {**changes, "network": network}
     config = override(presets.get(preset, env), changes)
@@ -53,7 +55,7 @@ def train(
         config,
         run_dir=run_dir,
         network=network,
-        command=f"qlearn.train({env!r})",
+        command=f"qlearn.train({', '.join(call)})",
         display=Terminal() if progress else Silent(),
     )
 
@@ -78,7 +80,7 @@ def evaluate(
     num_envs: int = 10,
     network: MakeNetwork | None = None,
 ) -> Evaluation:
-    """Play whole episodes with the greedy policy of a run; the starts are never those of training.
+    """Play whole episodes with the greedy policy of a run, from reset seeds that training did not use.
 
     Args:
         run: the run directory.
@@ -99,7 +101,7 @@ def evaluate(
             episodes,
             env_id=config.env.id,
             stack=config.env.frame_stack,
-            protocol={"policy": "greedy", "seed": seed, "starts": "unseen in training"},
+            protocol={"policy": "greedy", "seed": seed, "starts": "reset seeds that training did not use"},
         )
     finally:
         envs.close()

@@ -1,4 +1,4 @@
-"""Config to parts: the composition root, and the only reader of the configuration's groups."""
+"""Config to parts: the composition root, the only place that knows both."""
 
 import dataclasses
 import json

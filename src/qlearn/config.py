@@ -146,7 +146,7 @@ class RuntimeConfig:
     """Threads of PyTorch; 0 decides by the network: 1 for mlp (more only wait for each other), all for images."""
     log_steps: Count = 1_000
     """Environment steps between lines of training metrics."""
-    checkpoint_steps: Count = 50_000
+    checkpoint_steps: Count = 10_000
     """Environment steps between checkpoints; there is always one at the end."""
     keep_checkpoints: Count = 2
     """Checkpoints that are kept, the newest."""

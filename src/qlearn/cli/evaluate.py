@@ -15,7 +15,7 @@ from qlearn.errors import UsageError
 
 @dataclass(frozen=True)
 class Arguments:
-    """Play whole episodes with the greedy policy of a run, from starts that training never saw."""
+    """Play whole episodes with the greedy policy of a run, from reset seeds that training did not use."""
 
     run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
     """The run directory."""

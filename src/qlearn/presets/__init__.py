@@ -7,7 +7,7 @@ from typing import Any
 
 from qlearn.config import Config, flatten, override
 from qlearn.errors import UsageError, nearest
-from qlearn.presets.catalogue import DQN, DQN_TUNED, INTRO, Changes
+from qlearn.presets.catalogue import DQN, DQN_EXPECTED, DQN_TUNED, INTRO, INTRO_EXPECTED, Changes
 
 __all__ = ["PRESETS", "Preset", "diff", "get", "preset"]
 
@@ -46,16 +46,18 @@ PRESETS: dict[str, Preset] = {
     for p in (
         Preset(
             "dqn",
-            "deep Q-learning with settings that learn reliably; the default",
-            "ours, for this library; see docs/benchmarks.md",
+            "deep Q-learning, with entries for the classic environments; the default",
+            "ours; docs/benchmarks.md says what each setting is for",
             DQN,
             DQN_TUNED,
+            DQN_EXPECTED,
         ),
         Preset(
             "intro",
             "the set-up of the tutorial that this project started from",
             "An Easy Intro to Deep Q-Learning (datahubbs.com, 2019)",
             INTRO,
+            expected=INTRO_EXPECTED,
         ),
     )
 }

@@ -104,7 +104,10 @@ def write_config(path: Path, config: Config) -> None:
 
 def command(verb: str, path: Path, *words: str) -> str:
     """The command that does something with a run, as it can be typed."""
-    module = read_config(path).env.id.rpartition(":")[0]
+    config = read_config(path)
+    if config.network.torso == "custom":  # the command line cannot know a network of your own
+        return f"qlearn.{'load' if verb == 'play' else verb}({str(path)!r}, network=...) in Python"
+    module = config.env.id.rpartition(":")[0]
     return shlex.join(["qlearn", verb, str(path), *words, *(["--module", module] if module else [])])
 
 
