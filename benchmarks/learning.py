@@ -45,7 +45,7 @@ CLAIMS = {
         "SB3: 500 +- 0 over 5 seeds; 50,000 steps",
         {"steps": 50_000, "until_solved": False},
     ),
-    "dqn-cartpole-solved": Claim("CartPole-v1", "dqn", 5, "the README's first command, until solved"),
+    "dqn-cartpole-solved": Claim("CartPole-v1", "dqn", 5, "the README's first command: until solved"),
     "dqn-acrobot": Claim("Acrobot-v1", "dqn", 5, "SB3: -74 +- 2 over 5 seeds; rl-zoo: -76.6, one run; 100,000 steps"),
     "dqn-mountaincar": Claim(
         "MountainCar-v0", "dqn", 5, "SB3: -107 +- 4 over 5 seeds; rl-zoo: -100.8, one run; 120,000 steps"
@@ -83,7 +83,7 @@ CLAIMS = {
         },
     ),
     "dqn-taxi-explore": Claim(
-        "Taxi-v4", "dqn", 3, "with one setting changed", {"exploration": {"decay_steps": 80_000}}
+        "Taxi-v4", "dqn", 3, "`--exploration.decay-steps 80000`", {"exploration": {"decay_steps": 80_000}}
     ),
     "dqn-taxi": Claim("Taxi-v4", "dqn", 3, "nobody tuned for it; an optimal policy scores about 8"),
 }

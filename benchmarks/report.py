@@ -50,7 +50,7 @@ def learning_table() -> str:
     """One row a claim."""
     lines = [
         "| environment, preset | steps | seeds | greedy evaluation: mean of the seeds (95 % interval), worst seed "
-        "| solved in training | seconds a run (median) | published elsewhere |",
+        "| solved in training | seconds a run (median) | beside it |",
         "|---|---|---|---|---|---|---|",
     ]
     for result in results():

@@ -5,8 +5,9 @@ from typing import Any
 
 Changes = Mapping[str, Any]
 
-# Three-step returns, a slow target and a falling learning rate keep the values from running away:
-# docs/benchmarks.md shows CartPole without each. The rate stays at its end, so a longer run still learns.
+# Three-step returns and a slow target keep the values from running away: docs/benchmarks.md shows CartPole without
+# them. The falling learning rate is for a last network that is as good as any before it; it stays at its end, so a
+# longer run still learns.
 DQN: Changes = {
     "steps": 100_000,
     "network": {"hidden": (128, 128)},
