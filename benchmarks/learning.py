@@ -111,6 +111,7 @@ def one_seed(name: str, seed: int, runs: Path) -> dict[str, Any]:
         "seed": seed,
         "date": date.today().isoformat(),
         "machine": machine(),
+        "load_average": round(os.getloadavg()[0], 2),
         "summary": run.summary,
         "evaluation": {k: v for k, v in evaluation.items() if k != "returns"},
         "last_train_line": {k: last[k] for k in ("loss", "grad_norm", "td_error", "q_mean", "q_max")},
@@ -160,7 +161,7 @@ def write(name: str, rows: list[dict[str, Any]]) -> None:
         **asdict(CLAIMS[name]),
         "command": f"python benchmarks/learning.py {name} --fresh",
         "protocol": "greedy policy of the last checkpoint, 100 episodes a seed, reset seeds that training did not use",
-        "timing": "rough: other work ran beside on the same cores",
+        "timing": "seconds are rough where a row's load_average is not there or above 1.5: other work ran beside",
         "aggregate": aggregate(rows),
         "rows": rows,
     }
