@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from qlearn.envs import Encoder
 from qlearn.errors import UsageError
+from qlearn.exploration import epsilon_greedy
 from qlearn.types import Array
 from qlearn.values import Value
 
@@ -42,14 +43,9 @@ class Agent:
         With `epsilon` it is a random one that often, drawn from `rng`.
         """
         q = self.q_values(obs)
-        action = q.argmax(-1)
-        if epsilon:
-            rng = rng or np.random.default_rng()
-            coin, other = (
-                rng.random(np.shape(action)) < epsilon,
-                rng.integers(q.shape[-1], size=np.shape(action)),
-            )
-            action = np.where(coin, other, action)
+        best = np.atleast_1d(q.argmax(-1))
+        rng = rng or np.random.default_rng()
+        action = epsilon_greedy(lambda: best, epsilon, len(best), q.shape[-1], rng).reshape(q.shape[:-1])
         action = action + self.encoder.first_action
         return int(action) if np.ndim(action) == 0 else action
 

@@ -39,7 +39,7 @@ def create(config: Config, where: str | Path | None = None, command: str = "") -
             path.mkdir(parents=True, exist_ok=True)
     else:
         path = _next_free(Path("runs") / re.sub(r"[^\w.-]+", "-", config.env.id), config)
-    replace_file(path / CONFIG, tomli_w.dumps(to_dict(config)).encode())
+    write_config(path, config)
     replace_file(path / COMMAND, (command + "\n").encode())
     return path
 
