@@ -68,6 +68,31 @@ class NetworkConfig:
     """Units of the hidden fully connected layers."""
     rescale: Switch = False
     """Bring observations with declared bounds to [-1, 1]."""
+    layer_norm: Switch = False
+    """Normalise the features of every hidden layer before its ReLU (Ba et al. 2016)."""
+    dueling: Switch = False
+    """A stream for the state's value and one for the actions' advantages (Wang et al. 2016)."""
+    noisy: Switch = False
+    """Noise that is learned, in the last two layers, explores in epsilon's place (Fortunato et al. 2018)."""
+    noise: Positive = 0.5
+    """Size of that noise at the start, times 1/sqrt(inputs of the layer)."""
+
+
+@dataclass(frozen=True)
+class ValueConfig:
+    """What the network says of the return."""
+
+    kind: Literal["scalar", "c51", "qr", "iqn"] = "scalar"
+    """Its mean; its distribution over atoms (Bellemare et al. 2017); its quantiles (Dabney et al. 2018a); its quantiles
+    at levels drawn anew each time (Dabney et al. 2018b)."""
+    atoms: Annotated[int, Range(2, 10_000)] = 51
+    """Atoms of c51."""
+    v_min: float = -10.0
+    """The lowest atom of c51: no return can be worth less."""
+    v_max: float = 10.0
+    """The highest atom of c51: no return can be worth more."""
+    quantiles: Annotated[int, Range(1, 10_000)] = 32
+    """Quantiles of qr; levels that iqn draws for each observation, in learning and in acting."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +101,14 @@ class BackupConfig:
 
     double: Switch = False
     """The online network chooses the action that the target network values (van Hasselt et al. 2016)."""
+    munchausen: Switch = False
+    """Back up a soft policy, and reward the action taken by its log-probability (Vieillard et al. 2020)."""
+    alpha: Share = 0.9
+    """Munchausen: the part of the log-probability that is added to the reward."""
+    temperature: Positive = 0.03
+    """Munchausen: of the soft policy, in units of the return."""
+    clip: Annotated[float, Range(float("-inf"), 0)] = -1.0
+    """Munchausen: the least that temperature times log-probability may be."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +123,28 @@ class ReplayConfig:
     """Steps of reward before the bootstrap."""
     gamma: Share = 0.99
     """Discount per step."""
+    prioritized: Switch = False
+    """Sample a transition in proportion to its last error (Schaul et al. 2016)."""
+    priority_exponent: Share = 0.6
+    """prioritized: the power of the error; 0 is uniform."""
+    beta: Share = 0.4
+    """prioritized: how much of the bias is corrected by weights, at the start."""
+    beta_steps: Whole = 100_000
+    """prioritized: environment steps until all of it is."""
+
+
+@dataclass(frozen=True)
+class PqnConfig:
+    """Rollouts, for the algorithm pqn, which has no replay memory."""
+
+    rollout_steps: Count = 32
+    """Steps of each environment between updates."""
+    epochs: Count = 2
+    """Passes over a rollout."""
+    minibatches: Count = 32
+    """Updates in a pass."""
+    trace: Share = 0.65
+    """lambda: 0 bootstraps after one step, 1 at the end of the rollout."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +158,7 @@ class LearnerConfig:
     target_update_steps: Count = 500
     """Environment steps between copies of the network into the target network."""
     loss: Literal["squared", "huber"] = "huber"
-    """(y - q)^2, or its Huber form with threshold 1."""
+    """Of a scalar value: (y - q)^2, or its Huber form with threshold 1. Distributions have losses of their own."""
     max_grad_norm: Annotated[float, Range(0)] = 10.0
     """The gradient is scaled down to this norm; 0 leaves it as it is."""
 
@@ -112,8 +167,8 @@ class LearnerConfig:
 class OptimizerConfig:
     """The optimiser."""
 
-    name: Literal["adam"] = "adam"
-    """Adam (Kingma & Ba 2015)."""
+    name: Literal["adam", "rmsprop", "radam"] = "adam"
+    """Adam (Kingma & Ba 2015); centred RMSProp as in the original code, with epsilon inside the root; RAdam (Liu et al. 2020)."""
     learning_rate: Positive = 5e-4
     """Step size at the start."""
     end_learning_rate: Annotated[float, Range(0)] | None = None
@@ -121,19 +176,21 @@ class OptimizerConfig:
     decay_steps: Whole = 0
     """Environment steps of its linear decay."""
     epsilon: Annotated[float, Range(0)] = 1e-8
-    """Adam's constant in the denominator."""
+    """The constant in the denominator; of rmsprop, in the root."""
 
 
 @dataclass(frozen=True)
 class ExplorationConfig:
     """epsilon, the probability of a random action."""
 
+    kind: Literal["linear", "constant", "ladder"] = "linear"
+    """From start to end; end all along; or a rung for each environment (Horgan et al. 2018), from start downwards."""
     start: Share = 1.0
-    """Its value at the end of the warm-up."""
+    """linear: its value at the end of the warm-up. ladder: its value in the first environment."""
     end: Share = 0.05
-    """Its value after decay_steps, and from then on."""
+    """linear: its value after decay_steps, and from then on. constant: its value. ladder: its value in the last one."""
     decay_steps: Whole = 10_000
-    """Environment steps of the linear decay."""
+    """linear: environment steps of the decay."""
 
 
 @dataclass(frozen=True)
@@ -170,10 +227,14 @@ class Config:
     """The mean return that counts as solved; by default the environment's own."""
     max_episodes: Count | None = None
     """Episodes to stop at."""
+    algorithm: Literal["dqn", "pqn", "tabular"] = "dqn"
+    """Deep Q-learning with replay (Mnih et al. 2015), without (Gallici et al. 2024), or a table (Watkins 1989)."""
     env: EnvConfig = field(default_factory=EnvConfig)
     network: NetworkConfig = field(default_factory=NetworkConfig)
+    value: ValueConfig = field(default_factory=ValueConfig)
     backup: BackupConfig = field(default_factory=BackupConfig)
     replay: ReplayConfig = field(default_factory=ReplayConfig)
+    pqn: PqnConfig = field(default_factory=PqnConfig)
     learner: LearnerConfig = field(default_factory=LearnerConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     exploration: ExplorationConfig = field(default_factory=ExplorationConfig)

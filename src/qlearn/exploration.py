@@ -26,16 +26,41 @@ class Linear:
         return self.start + (self.end - self.start) * step / self.decay_steps
 
 
+@dataclass(frozen=True)
+class Ladder:
+    """A rate of its own for each of `num_envs` environments, from `start` to `end` in equal ratios (Horgan et al. 2018).
+
+    Ape-X has 0.4^(1 + 7 i / (N - 1)) for environment i of N: start 0.4, end 0.4^8.
+    """
+
+    start: float
+    end: float
+    num_envs: int
+
+    def __call__(self, step: int) -> Array:  # noqa: ARG002 (it is a rate at every step)
+        """The rates, `[E]`, at any step."""
+        return np.geomspace(self.start, self.end, self.num_envs)
+
+
 def epsilon_greedy(
-    greedy: Callable[[], Array], epsilon: float, num_envs: int, num_actions: int, rng: np.random.Generator
+    greedy: Callable[[], Array],
+    epsilon: float | Array,
+    num_envs: int,
+    num_actions: int,
+    rng: np.random.Generator,
+    mask: Array | None = None,
 ) -> Array:
     """An action per environment, `[E]` int64: random with probability epsilon, else greedy.
 
     Every environment tosses a coin of its own. `greedy` gives the greedy actions `[E]`; it is not called where
-    all explore.
+    all explore. With `mask` `[E, A]` a random action is one of those allowed.
     """
     explore = rng.random(num_envs) < epsilon
     if not explore.any():
         return greedy()
-    random = rng.integers(num_actions, size=num_envs)
+    if mask is None:
+        random = rng.integers(num_actions, size=num_envs)
+    else:  # the (k + 1)-th of the allowed
+        nth = rng.integers(mask.sum(-1))
+        random = (mask.cumsum(-1) > nth[:, None]).argmax(-1)
     return random if explore.all() else np.where(explore, random, greedy())

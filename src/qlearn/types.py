@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 Array = npt.NDArray[Any]
@@ -27,6 +28,7 @@ class Steps:
     reward: Array  # [T, E], as the environment gave it
     terminated: Array  # [T, E] bool: nothing is to be bootstrapped from what follows
     done: Array  # [T, E] bool: the episode ended here, terminated or truncated
+    mask: Array | None = None  # [T, E, A] bool: the actions allowed at obs; None where all always are
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,13 @@ class Batch:
     reward: Tensor  # [B] float32, the discounted sum over m steps
     discount: Tensor  # [B] float32
     next_obs: Tensor  # [B, *shape], m steps later
+    mask: Tensor | None = None  # [B, A] bool: the actions allowed at obs; None where all always are
+    next_mask: Tensor | None = None  # [B, A] bool: those allowed at next_obs
+
+    def to(self, device: torch.device) -> "Batch":
+        """The same transitions on another device."""
+        columns = {name: getattr(self, name) for name in self.__slots__}
+        return Batch(**{name: column if column is None else column.to(device) for name, column in columns.items()})
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +79,8 @@ class Space:
     """What the parts need to know of an environment: its encoded observation and its number of actions.
 
     `categories` is n where the observation is one integer in 0..n-1 (`shape` is then `()`), else 0. `low` and
-    `high` `[*shape]` are the bounds that a Box of floats declares, infinite where it has none.
+    `high` `[*shape]` are the bounds that a Box of floats declares, infinite where it has none. `masked` says that the
+    environment tells which actions are allowed.
     """
 
     shape: tuple[int, ...]
@@ -79,6 +89,7 @@ class Space:
     categories: int = 0
     low: Array | None = None
     high: Array | None = None
+    masked: bool = False
 
 
 class Envs(Protocol):
@@ -86,6 +97,7 @@ class Envs(Protocol):
 
     space: Space
     num_envs: int
+    mask: Array | None  # [E, A] bool: the actions allowed at the observations last returned; None: all always are
 
     def reset(self) -> Array:
         """Start an episode in every environment; returns observations `[E, *shape]`."""
@@ -106,5 +118,5 @@ class Tick:
 
     steps: int = 0  # environment steps so far, all environments together
     updates: int = 0  # gradient updates so far
-    epsilon: float = 1.0  # the exploration rate of this turn
+    epsilon: float | Array = 1.0  # the exploration rate of this turn, or `[E]` of each environment
     episodes: list[Episode] = field(default_factory=list)  # those that ended in this turn
