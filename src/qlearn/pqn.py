@@ -1,0 +1,266 @@
+"""Deep Q-learning without replay memory or target network: PQN (Gallici et al. 2024), Algorithm 1 with Q(lambda).
+
+    1  start with a network Q with random weights and normalised layers
+    2  for every rollout of T steps in E environments that are played at once:
+    3      in each, with probability epsilon choose a random action a, else a = argmax_a Q(s, a)
+    4      perform the actions; observe each reward r and next observation s'
+    5      with Q as it was then, from the last step back to the first: G = r where the episode terminated with it,
+           else r + gamma (lambda G' + (1 - lambda) max_a' Q(s', a')), where G' is G of the next step
+    6      in every epoch deal the rollout's steps out to minibatches at random, and for each of these
+    7          descend the gradient of (G - Q(s, a))^2, through the action taken only
+
+Many environments at once stand in for the replay memory: a rollout's steps are varied enough to learn from. Layer
+normalisation (`network.layer_norm`) stands in for the target network. The rest of this file is that algorithm; the
+numbers come back where each line happens.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from qlearn.actor import Actor, Window
+from qlearn.dqn import allowed, taken
+from qlearn.engine import (
+    Flat,
+    Gradient,
+    MakeOptimizer,
+    descend,
+    load_module_tensors,
+    load_state_tensors,
+    module_tensors,
+    state_tensors,
+)
+from qlearn.errors import NotFiniteError
+from qlearn.types import Array, Steps, Tick
+from qlearn.values import Value
+
+
+def train(
+    actor: Actor,
+    learner: "Learner",  # 1
+    *,
+    epsilon: Callable[[int], float],
+    total_steps: int,
+    rollout_steps: int = 32,
+    after: Tick | None = None,
+) -> Iterator[Tick]:
+    """Train, and yield a `Tick` after each step of the environments. Stop by ceasing to iterate.
+
+    A rollout that is not complete when the loop ends teaches nothing, as the episodes that it was in are left.
+
+    Args:
+        actor: plays.
+        learner: holds Q.
+        epsilon: exploration rate as a function of the steps so far.
+        total_steps: environment steps to stop at, all environments together.
+        rollout_steps: T, rows of each environment between updates; the final observation of an episode takes one.
+        after: the last tick of a run that this one continues.
+    """
+    steps, updates = (after.steps, after.updates) if after else (0, 0)
+    window, rows, seen, final = Window(actor.obs, actor.stack), list[Steps](), list[Array](), list[Array]()
+    while steps < total_steps:
+        rate = epsilon(steps)
+        seen.append(window.view().copy())
+        row, episodes = actor.rollout(rate)  # 3, 4
+        rows.append(row)
+        final.append((actor.lengths == 0) & ~row.done[0])  # these have not stepped: their episode had ended before
+        window.push(actor.obs, final[-1])
+        steps += actor.envs.num_envs - int(np.count_nonzero(final[-1]))
+        if len(rows) == rollout_steps:  # 2
+            rollout = joined(rows, np.stack(seen))
+            updates += learner.update(rollout, np.stack(final), window.view(), actor.mask)  # 5, 6, 7
+            rows, seen, final = [], [], []
+        yield Tick(steps, updates, rate, episodes)
+
+
+def joined(rows: list[Steps], obs: Array) -> Steps:
+    """Rows `[1, E, ...]`, one after another, with `obs` `[T, E, ...]` in the place of theirs: `[T, E, ...]`."""
+    columns = {name: np.concatenate([getattr(row, name) for row in rows]) for name in Steps.__slots__[1:5]}
+    masks = [row.mask for row in rows if row.mask is not None]
+    return Steps(obs, **columns, mask=np.concatenate(masks) if masks else None)
+
+
+def lambda_returns(
+    reward: Tensor, terminated: Tensor, done: Tensor, next_value: Tensor, *, gamma: float, trace: float
+) -> Tensor:
+    """Line 5: G of every row of a rollout; all are `[T, E]`.
+
+    `next_value` is max_a' Q(s', a'). Where an episode was cut (done, but not terminated), and at the rollout's end,
+    it is all there is of what follows. A row that only holds a final observation gets a number that nothing reads.
+
+    Args:
+        reward: r.
+        terminated: nothing follows, as far as values go.
+        done: the next row is not of the same episode.
+        next_value: the value of what follows, at the true final observation too.
+        gamma: discount per step.
+        trace: lambda; 0 is Q-learning, 1 sums the rewards up to the rollout's end.
+    """
+    returns = torch.empty_like(reward)
+    following = next_value[-1]
+    for t in reversed(range(len(reward))):
+        mixed = trace * following + (1 - trace) * next_value[t]
+        follows = torch.where(done[t], next_value[t], mixed)
+        following = returns[t] = reward[t] + gamma * torch.where(terminated[t], 0.0, follows)  # 5
+    return returns
+
+
+@dataclass(frozen=True, slots=True)
+class Minibatch:
+    """Steps of a rollout, and what their values should have been."""
+
+    obs: Tensor  # [B, *shape]
+    action: Tensor  # [B] int64
+    target: Tensor  # [B] float32: G
+    mask: Tensor | None = None  # [B, A] bool: the actions allowed at obs; None where all always are
+
+    def to(self, device: torch.device) -> "Minibatch":
+        """The same steps on another device."""
+        mask = None if self.mask is None else self.mask.to(device)
+        return Minibatch(self.obs.to(device), self.action.to(device), self.target.to(device), mask)
+
+
+class Learner:
+    """Q, and the optimiser that moves it towards what rollouts say.
+
+    Args:
+        network: Q; observations `[B, *shape]` to a `Dist`. Without normalised layers it may diverge.
+        value: what its numbers mean, and the loss; a number (K = 1), for G is one. The paper's loss is half of
+            `Scalar(huber=False)`: to RAdam that is the same, but for its epsilon and the limit to the gradient.
+        make_optimizer: parameters to an optimiser.
+        gamma: discount per step.
+        trace: lambda.
+        epochs: passes over a rollout.
+        minibatches: updates in a pass.
+        max_grad_norm: the gradient is scaled down to this norm; 0 leaves it as it is.
+        rng: deals the steps out to minibatches.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        value: Value,
+        make_optimizer: MakeOptimizer,
+        *,
+        gamma: float = 0.99,
+        trace: float = 0.65,
+        epochs: int = 2,
+        minibatches: int = 32,
+        max_grad_norm: float = 10.0,
+        rng: np.random.Generator,
+    ) -> None:
+        self.online, self.value, self.rng = network, value, rng  # 1
+        self.gamma, self.trace = gamma, trace
+        self.epochs, self.minibatches, self.max_grad_norm = epochs, minibatches, max_grad_norm
+        self._online = Flat(self.online)
+        self.optimizer = make_optimizer([self._online.vector])
+        self.gradient = Gradient(math.nan, math.nan)  # of the last update
+        self._batch: Minibatch | None = None  # the last
+
+    def update(self, rows: Steps, final: Array, last_obs: Array, last_mask: Array | None) -> int:
+        """Lines 5 to 7 on a rollout; returns the number of gradient steps.
+
+        Args:
+            rows: `[T, E, ...]`; `obs` as the network sees them.
+            final: `[T, E]` bool; rows that only hold the final observation of an episode, and teach nothing.
+            last_obs: what the network sees after the last row, `[E, ...]`.
+            last_mask: the actions allowed there, `[E, A]`, or None.
+
+        Raises:
+            NotFiniteError: the loss or the gradient is NaN or infinite; the network is as it was before that step.
+        """
+        obs, action = (torch.from_numpy(column).flatten(0, 1) for column in (rows.obs, rows.action))
+        mask = None if rows.mask is None else torch.from_numpy(rows.mask).flatten(0, 1)
+        target = self.returns(rows, last_obs, last_mask).flatten()  # 5
+        updates = 0
+        for _ in range(self.epochs):
+            dealt = np.array_split(self.rng.permutation(np.flatnonzero(~final)), self.minibatches)  # 6
+            for index in (torch.from_numpy(part) for part in dealt if len(part)):
+                self._batch = Minibatch(obs[index], action[index], target[index], None if mask is None else mask[index])
+                loss = self._losses(self._batch.to(self.device)).mean()
+                self.gradient = descend(self._online, self.optimizer, loss, self.max_grad_norm, self._check)  # 7
+                updates += 1
+        return updates
+
+    @torch.no_grad()
+    def returns(self, rows: Steps, last_obs: Array, last_mask: Array | None) -> Tensor:
+        """Line 5: G of every row, `[T, E]`. The network has not changed since it chose the actions."""
+        obs = [*torch.from_numpy(rows.obs[1:]), torch.from_numpy(last_obs)]
+        masks: list[Array | None] = [None] * len(obs)
+        if rows.mask is not None and last_mask is not None:
+            masks = [*rows.mask[1:], last_mask]
+        values = [self._best(o, None if m is None else torch.from_numpy(m)) for o, m in zip(obs, masks, strict=True)]
+        reward = torch.from_numpy(rows.reward).to(values[0])
+        ends = (torch.from_numpy(rows.terminated), torch.from_numpy(rows.done))
+        return lambda_returns(reward, *ends, torch.stack(values), gamma=self.gamma, trace=self.trace)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """For the updates to come."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return self._online.vector.device
+
+    @torch.no_grad()
+    def q_values(self, obs: Tensor) -> Tensor:
+        """Q of observations `[B, *shape]`, `[B, A]`; both are on the CPU, wherever the network is."""
+        return self.value.mean(self.online(obs.to(self.device))).cpu()
+
+    @torch.no_grad()
+    def statistics(self) -> dict[str, float]:
+        """What the last minibatch looks like now: its values, its errors, the loss and gradient of its update."""
+        if self._batch is None:
+            return {}
+        batch = self._batch
+        q, most = self.q_values(batch.obs), self._best(batch.obs, batch.mask)
+        return {
+            "loss": self.gradient.loss,
+            "grad_norm": self.gradient.norm,
+            "q_mean": most.mean().item(),
+            "q_max": most.max().item(),
+            "td_error": (batch.target - q.take_along_dim(batch.action[:, None], 1).squeeze(1)).abs().mean().item(),
+        }
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """What a checkpoint keeps, by file."""
+        return {"networks": module_tensors(self.online, "online."), "optimizer": state_tensors(self.optimizer)}
+
+    def restore(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+        """Take back what `tensors` gave. Raises ValueError where it is not that of such a learner."""
+        load_module_tensors(self.online, tensors["networks"], "online.")
+        load_state_tensors(self.optimizer, tensors["optimizer"])
+
+    def _best(self, obs: Tensor, mask: Tensor | None) -> Tensor:
+        """max_a Q over the actions allowed, `[B]`."""
+        return allowed(self.q_values(obs), mask).amax(-1)
+
+    def _losses(self, batch: "Minibatch") -> Tensor:
+        """Line 7: `[B]`."""
+        now = self.online(batch.obs)
+        return self.value.loss(taken(now.z, batch.action), now.tau, batch.target[:, None])
+
+    def _check(self, gradient: Gradient) -> None:
+        if not (math.isfinite(gradient.loss) and math.isfinite(gradient.norm)):
+            name = self._culprit(gradient)
+            raise NotFiniteError(f"{name} is not finite; training stopped before the network was changed")
+
+    @torch.no_grad()
+    def _culprit(self, gradient: Gradient) -> str:
+        """The first tensor in the order of computation that holds NaN or infinity."""
+        assert self._batch is not None
+        batch = self._batch.to(self.device)
+        tensors: dict[str, Any] = {f"the network's parameter {n}": p for n, p in self.online.named_parameters()}
+        tensors["the rollout's obs"] = batch.obs
+        tensors["the network's output for the rollout's obs"] = self.online(batch.obs).z
+        tensors["the rollout's return G"] = batch.target
+        tensors["the loss"] = torch.tensor(gradient.loss)
+        tensors |= {f"the gradient of {name}": p.grad for name, p in self.online.named_parameters()}
+        return next((n for n, t in tensors.items() if t is not None and not t.isfinite().all()), "the gradient's norm")
