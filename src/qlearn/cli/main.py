@@ -12,7 +12,8 @@ VERBS = {
     "resume": "continue a run from its last checkpoint",
     "evaluate": "play whole episodes with a trained agent and report the returns",
     "play": "watch a trained agent, in a window or as a video",
-    "plot": "draw the returns of one or more runs",
+    "suite": "train and evaluate many runs, as one file says",
+    "plot": "draw the returns of runs, or the results of a suite",
     "presets": "list the presets",
     "diff": "show in which settings two presets differ",
 }

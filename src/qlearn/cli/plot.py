@@ -1,4 +1,4 @@
-"""`qlearn plot RUN...`: draw the returns of one or more runs."""
+"""`qlearn plot RUN...`: draw the returns of runs, or the results of a suite."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,10 +12,10 @@ from qlearn.cli.parse import parse
 
 @dataclass(frozen=True)
 class Arguments:
-    """Draw returns and their running mean; several seeds of one preset become a mean and a band."""
+    """Draw the returns of a run; of several, or of a suite, the learning curves and final scores of each preset."""
 
     runs: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RUN...")]
-    """The run directories."""
+    """Run directories, or the directory of a suite."""
     out: Path = Path("learning_curve.png")
     """The picture: .png, .svg or .pdf."""
 

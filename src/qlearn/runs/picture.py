@@ -1,11 +1,11 @@
-"""The pictures of runs: returns per episode and their running mean; several runs as a mean and a band."""
+"""The pictures of runs: one by episode; several as learning curves and final scores, a panel each per environment."""
 
 import io
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import cycle
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -14,19 +14,39 @@ from qlearn import presets
 from qlearn.config import Config, RuntimeConfig
 from qlearn.errors import RunError, UsageError
 from qlearn.presets import diff
-from qlearn.runs import directory, metrics
+from qlearn.runs import directory, metrics, results
 from qlearn.runs.files import reading, replace_file, writing
 from qlearn.runs.progress import threshold
+from qlearn.scores import bootstrap_interval, iqm
 from qlearn.types import Array
 
-COLORS = ("#1f5fa8", "#d1495b", "#2f8f5b", "#b8741a", "#7a4fa3", "#4b5563", "#c04fa0", "#178a94")
+# The colours of Okabe and Ito (2008), which most eyes tell apart, without the yellow that white paper swallows. Where
+# they do not suffice they come again, dashed and with an open mark.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#3d3d3d")
+DASHES: tuple[Any, ...] = ("-", (0, (4, 1.5)), (0, (1, 1.2)))
+GRID, RESAMPLES = 200, 1_000  # points of a curve, and resamples of its band
+ROW = 0.27  # inches of a line of scores
+
+Look = tuple[str, Any, str]  # colour, dashes, filling of a mark
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A run to be drawn: its curve, what it scored in the end, and what that is."""
+
+    label: str
+    config: Config
+    table: Array  # as `episodes` gives it
+    score: float
+    measure: str
 
 
 def plot(runs: Sequence[Path], out: Path) -> None:
-    """Draw runs into `out`, a PNG, SVG or PDF.
+    """Draw runs, or all that a suite has done, into `out`, a PNG, SVG or PDF.
 
-    One run is drawn by episode: each return, and the running mean. Several are drawn by environment step: the mean
-    over the seeds of their running means, and the range from the lowest seed to the highest.
+    One run is drawn by episode: each return, and the running mean. Several are drawn by environment step, a row of two
+    panels for each environment: on the left the interquartile mean over the seeds of their running means, with its
+    95 % bootstrap interval; on the right what each came to, with the same interval and a dot for each seed.
 
     Raises:
         UsageError: `out` is of no kind that can be drawn.
@@ -39,18 +59,16 @@ def plot(runs: Sequence[Path], out: Path) -> None:
     kind = out.suffix.lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):
         raise UsageError(f"{out}: the picture must be a .png, .svg or .pdf file")
-    drawn = [(run, directory.read_config(run), episodes(run)) for run in runs]
-    figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
-    axes = figure.subplots()
-    if len(drawn) == 1:
-        _one(axes, *drawn[0][1:])
+    suites = [run for run in runs if (run / results.RESULTS).exists()]
+    if len(runs) == 1 and not suites:
+        figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
+        axes = figure.subplots()
+        _one(axes, directory.read_config(runs[0]), episodes(runs[0]))
+        _tidy(axes)
+        axes.set_ylabel("return")
+        axes.legend(frameon=False, loc="best")
     else:
-        _many(axes, drawn)
-    axes.set_ylabel("return")
-    axes.grid(color="0.92")
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, loc="best")
+        figure = _many([drawn for run in runs for drawn in (_suite(run) if run in suites else [_run(run)])])
     data = io.BytesIO()
     figure.savefig(data, format=kind)
     with writing(out):
@@ -74,32 +92,133 @@ def _one(axes: Any, config: Config, table: Array) -> None:
     axes.set_title(f"{config.env.id}, {config.preset}, seed {config.seed}", loc="left")
 
 
-def _many(axes: Any, drawn: Sequence[tuple[Path, Config, Array]]) -> None:
-    for run, _, table in drawn:
-        if len(table) == 0:
-            raise RunError(f"{run} has no episode to draw")
-    groups: dict[Config, list[Array]] = defaultdict(list)
-    for _, config, table in drawn:
-        groups[_alike(config)].append(table)
-    envs = sorted({config.env.id for config in groups})
-    for color, (config, tables) in zip(cycle(COLORS), groups.items(), strict=False):
+def _run(path: Path) -> _Drawn:
+    config, table = directory.read_config(path), episodes(path)
+    if len(table) == 0:
+        raise RunError(f"{path} has no episode to draw")
+    return _Drawn(
+        _label(_alike(config)), config, table, table[-1, 2], f"mean return of the last {config.window} episodes"
+    )
+
+
+def _suite(path: Path) -> list[_Drawn]:
+    """The runs of a suite that have their evaluation."""
+    drawn = []
+    for row in results.read(path):
+        run = replace(_run(path / row["run"]), label=row["label"], score=row["score"])
+        drawn.append(replace(run, measure=f"greedy evaluation, {row['evaluation']['episodes']} episodes a seed"))
+    if not drawn:
+        raise RunError(f"{path} has no run that is done yet")
+    return drawn
+
+
+def _many(drawn: Sequence[_Drawn]) -> Any:
+    """The figure of several runs: a row for each environment, a look for each label."""
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    groups: dict[str, dict[str, list[_Drawn]]] = defaultdict(lambda: defaultdict(list))
+    for run in drawn:
+        groups[run.config.env.id][run.label].append(run)
+    labels = list(dict.fromkeys(run.label for run in drawn))
+    count = len(COLORS)
+    looks = {
+        label: (color, DASHES[n // count % len(DASHES)], "white" if n // count % 2 else color)
+        for n, (label, color) in enumerate((label, COLORS[n % count]) for n, label in enumerate(labels))
+    }
+    heights = [max(3.4, 1.3 + ROW * len(of)) for of in groups.values()]
+    layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.02, hspace=0.04)
+    figure = Figure(figsize=(13, sum(heights) + 0.4), dpi=120, layout=layout)
+    panels = figure.subplots(
+        len(groups), 2, squeeze=False, gridspec_kw={"width_ratios": [1.45, 1], "height_ratios": heights}
+    )
+    for (left, right), (env, of) in zip(panels, groups.items(), strict=True):
+        scores = {label: np.array([run.score for run in runs]) for label, runs in of.items()}
+        order = sorted(scores, key=lambda label: (-float(iqm(scores[label])), label))
+        goal = threshold(next(iter(of.values()))[0].config)
+        _curves(left, [(looks[label], of[label]) for label in reversed(order)], goal)
+        left.set_title(env, loc="left", fontweight="bold")
+        _scores(right, {label: scores[label] for label in order}, looks, goal)
+        measures = {run.measure for runs in of.values() for run in runs}
+        right.set_xlabel("; ".join(sorted(measures)))
+    band = any(len(runs) > 1 for of in groups.values() for runs in of.values())
+    figure.suptitle(
+        "Interquartile mean over the seeds, with its 95 % bootstrap interval" if band else "One seed each",
+        x=0.012, ha="left", fontsize=10, color="0.3",
+    )  # fmt: skip
+    return figure
+
+
+def _curves(axes: Any, groups: Sequence[tuple[Look, list[_Drawn]]], goal: float | None) -> None:
+    """The learning curves of an environment, the last group on top."""
+    alpha = 0.18 if len(groups) <= 4 else 0.1
+    ends = set()
+    for (color, dashes, _), runs in groups:
+        tables = [run.table for run in runs]
         # A band is only true where every seed has a value: from the last first episode to the first last one.
-        if max(t[0, 0] for t in tables) >= min(t[-1, 0] for t in tables):
-            raise RunError(f"the runs of {_label(config)} have no environment steps in common to draw")
-        grid = np.linspace(max(t[0, 0] for t in tables), min(t[-1, 0] for t in tables), 400)
+        low, high = max(t[0, 0] for t in tables), min(t[-1, 0] for t in tables)
+        if low >= high and len(tables) > 1:
+            raise RunError(f"the runs of {runs[0].label} have no environment steps in common to draw")
+        ends |= {round(t[-1, 0] / high, 1) for t in tables}
+        grid = np.linspace(low, high, GRID)
         curves = np.stack([np.interp(grid, t[:, 0], t[:, 2]) for t in tables])
-        label = _label(config) if len(envs) == 1 else f"{_label(config)}, {config.env.id}"
-        seeds = f", {len(tables)} seeds" if len(tables) > 1 else ""
-        axes.plot(grid, curves.mean(0), color=color, linewidth=2, label=f"{label}{seeds}")
+        axes.plot(grid, iqm(curves), color=color, linestyle=dashes, linewidth=1.8)
         if len(tables) > 1:
-            axes.fill_between(grid, curves.min(0), curves.max(0), color=color, alpha=0.18, linewidth=0)
-    windows = {config.window for _, config, _ in drawn}
+            band = bootstrap_interval([curves], resamples=RESAMPLES)
+            axes.fill_between(grid, *band, color=color, alpha=alpha, linewidth=0)
+    if _near(goal, axes.get_ylim()):
+        axes.axhline(goal, color="0.45", linewidth=1, linestyle=":")
+    windows = {run.config.window for _, runs in groups for run in runs}
     over = f" of the last {windows.pop()} episodes" if len(windows) == 1 else ""
-    band = "; band: lowest to highest seed" if any(len(t) > 1 for t in groups.values()) else ""
-    if len(envs) == 1:
-        _threshold(axes, drawn[0][1])
-    axes.set_xlabel("environment step")
-    axes.set_title(f"{', '.join(envs)}: mean return{over}{band}", loc="left", fontsize=10)
+    axes.set_ylabel(f"mean return{over}")
+    axes.set_xlabel("environment step" + (" (a curve ends where its shortest run does)" if len(ends) > 1 else ""))
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.margins(x=0.01)
+    _tidy(axes)
+
+
+def _scores(axes: Any, scores: Mapping[str, Array], looks: Mapping[str, Look], goal: float | None) -> None:
+    """A line for each label, the best on top; its name has a sample of its curve beside it."""
+    counts = {len(sample) for sample in scores.values()}
+    for place, (label, sample) in enumerate(scores.items()):
+        color, dashes, filling = looks[label]
+        low, high = bootstrap_interval([sample])
+        if len(sample) > 1:
+            axes.scatter(sample, np.full(len(sample), place), s=13, color=color, alpha=0.35, linewidth=0, zorder=2)
+        axes.plot([low, high], [place, place], color=color, linewidth=3.5, solid_capstyle="butt", zorder=3)
+        axes.plot([iqm(sample)], [place], "o", color=color, markerfacecolor=filling, markersize=6.5, zorder=4)
+        beside = axes.get_yaxis_transform()  # x in parts of the panel, y as the scores have it
+        axes.plot([-0.09, -0.015], [place] * 2, transform=beside, color=color, linestyle=dashes, lw=1.8, clip_on=False)
+    names = [
+        fill(label if len(counts) == 1 else f"{label}, {_seeds(len(sample))}", 30) for label, sample in scores.items()
+    ]
+    axes.set_yticks(range(len(scores)), names)
+    axes.tick_params(axis="y", length=0, pad=34)
+    axes.set_ylim(len(scores) - 0.4, -0.6)
+    if _near(goal, axes.get_xlim()):
+        axes.axvline(goal, color="0.45", linewidth=1, linestyle=":")
+    each = f"{_seeds(*counts)} each" if len(counts) == 1 else ""
+    solved = f"solved at {goal:g}" if goal is not None else ""
+    axes.set_title(", ".join(filter(None, (each, solved))), loc="right", fontsize=9, color="0.3")
+    _tidy(axes)
+    axes.grid(axis="y", visible=False)
+    axes.spines["left"].set_visible(False)
+
+
+def _near(goal: float | None, limits: tuple[float, float]) -> bool:
+    """Whether a line at the goal leaves the rest of a panel room to be seen."""
+    low, high = limits
+    return goal is not None and low - (high - low) / 2 <= goal <= high + (high - low) / 2
+
+
+def _seeds(count: int) -> str:
+    return f"{count} seed{'s' if count > 1 else ''}"
+
+
+def _tidy(axes: Any) -> None:
+    axes.grid(color="0.92")
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _alike(config: Config) -> Config:

@@ -1,0 +1,71 @@
+"""`qlearn suite FILE.toml`: train and evaluate many runs, as one file says."""
+
+import shlex
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from qlearn import runs
+from qlearn.cli.parse import parse
+from qlearn.envs import import_environments
+from qlearn.errors import UsageError
+from qlearn.runs import results, suite
+from qlearn.runs.board import Board
+from qlearn.runs.workers import SomeFailed
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """Train and evaluate many runs, as one file says (docs/suite.md); the same command goes on after any stop."""
+
+    file: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="FILE.toml")]
+    """The file."""
+    jobs: int | None = None
+    """Runs at a time; by default as many as there are cores."""
+    out: Path | None = None
+    """Directory of the runs and the results; by default what the file says, or suites/NAME."""
+    module: str | None = None
+    """Import this module first: the one of an environment module:Id, if you trust it."""
+
+
+def main(argv: list[str]) -> int:
+    """Run the suite; returns the exit code."""
+    arguments = parse(Arguments, argv, "suite")
+    if arguments.jobs is not None and arguments.jobs < 1:
+        raise UsageError(f"--jobs is {arguments.jobs}; it must be at least 1")
+    import_environments(arguments.module)
+    plan = suite.read(arguments.file, arguments.out)
+    try:
+        runs.work(plan, jobs=arguments.jobs, command=shlex.join(["qlearn", "suite", *argv]), board=Board())
+    except SomeFailed:
+        _report(plan.out)  # of the others
+        raise
+    _report(plan.out)
+    return 0
+
+
+def _report(out: Path) -> None:
+    """The tables, and the picture of them."""
+    rows = results.read(out)
+    if not rows:
+        return
+    console = Console(highlight=False)
+    for env, lines in groupby(results.aggregate(rows), key=lambda line: line["env"]):
+        table = Table(title=env, title_justify="left", title_style="bold", box=None, pad_edge=False)
+        table.add_column("preset")
+        for column in ("seeds", "IQM", "95 % interval", "mean", "worst seed", "median seconds"):
+            table.add_column(column, justify="right")
+        for line in lines:
+            numbers = (f"{line[name]:.1f}" for name in ("mean", "worst_seed"))
+            interval = f"{line['ci95_low']:.1f} to {line['ci95_high']:.1f}"
+            seconds = f"{line['median_wall_seconds']:.0f}"
+            table.add_row(line["label"], str(line["seeds"]), f"{line['iqm']:.1f}", interval, *numbers, seconds)
+        console.print(table, "")
+    print(f"Results  {out / results.RESULTS}")
+    runs.plot([out], out / results.FIGURE)
+    print(f"Figure   {out / results.FIGURE}")
