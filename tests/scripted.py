@@ -16,6 +16,8 @@ class Scripted:
     100 * episode + t + 1. `life` gives steps at which `terminated` is set though the episode goes on.
     """
 
+    mask: Array | None = None
+
     def __init__(self, scripts: list[list[tuple[int, str]]], life: tuple[int, ...] = ()) -> None:
         self.scripts, self.life = scripts, life
         self.num_envs = len(scripts)

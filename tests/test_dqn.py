@@ -13,7 +13,7 @@ from qlearn.actor import Actor
 from qlearn.dqn import Greedy, Learner, td_loss, td_target, train
 from qlearn.errors import NotFiniteError
 from qlearn.exploration import Linear
-from qlearn.networks import Custom, Encode, QNetwork, mlp
+from qlearn.networks import Custom, Encode, QNetwork, make_head
 from qlearn.replay import Ring, Uniform
 from qlearn.types import Batch, Dist, Space, Tick
 from qlearn.values import Scalar
@@ -106,7 +106,7 @@ def parts(
     envs: Scripted, *, gamma: float = 0.9, learning_rate: float = 1e-3, capacity: int = 500, n_step: int = 1
 ) -> tuple[Learner, Actor, Uniform]:
     torch.manual_seed(0)
-    network = QNetwork(Encode(envs.space), mlp(3, [8]), 8, envs.space.num_actions)
+    network = QNetwork(Encode(envs.space), nn.Flatten(), make_head(3, 8, envs.space.num_actions, 1))
     ring = Ring(envs.space, capacity, envs.num_envs, gamma=gamma, n_step=n_step)
     replay = Uniform(ring, np.random.default_rng(0))
     learner = Learner(network, Scalar(), Greedy(), replay, lambda p: torch.optim.Adam(p, learning_rate))
@@ -153,7 +153,7 @@ def test_the_target_network_moves_only_when_synchronised() -> None:
     for _ in range(3):
         learner.update(*replay.sample(8))
     assert all(torch.equal(start[k], v) for k, v in learner.target.state_dict().items())
-    assert not torch.equal(start["head.weight"], learner.online.state_dict()["head.weight"])
+    assert not torch.equal(start["head.layers.2.weight"], learner.online.state_dict()["head.layers.2.weight"])
     learner.synchronize()
     assert all(torch.equal(learner.online.state_dict()[k], v) for k, v in learner.target.state_dict().items())
 
@@ -169,8 +169,8 @@ def test_a_run_can_continue_after_a_tick() -> None:
 @pytest.mark.parametrize(
     ("poison", "named"),
     [
-        ("parameter", "the network's parameter torso.1.weight"),
-        ("target", "the target network's parameter head.bias"),
+        ("parameter", "the network's parameter head.layers.0.weight"),
+        ("target", "the target network's parameter head.layers.2.bias"),
         ("observation", "batch.obs"),
         ("reward", "batch.reward"),
     ],
@@ -181,17 +181,17 @@ def test_nan_stops_within_one_update_names_the_tensor_and_spares_the_weights(poi
         replay.append(actor.rollout(1.0)[0])
     with torch.no_grad():
         if poison == "parameter":
-            learner.online.get_parameter("torso.1.weight")[0, 0] = torch.nan
+            learner.online.get_parameter("head.layers.0.weight")[0, 0] = torch.nan
         elif poison == "target":
-            learner.target.get_parameter("head.bias")[:] = torch.inf
+            learner.target.get_parameter("head.layers.2.bias")[:] = torch.inf
         elif poison == "observation":
             replay.ring.storage.obs[:] = torch.nan
         else:
             replay.ring.storage.reward[:] = torch.nan
-    before = learner.online.get_parameter("head.weight").clone()
+    before = learner.online.get_parameter("head.layers.2.weight").clone()
     with pytest.raises(NotFiniteError, match=named):
         learner.update(*replay.sample(8))
-    assert torch.equal(before, learner.online.get_parameter("head.weight"))
+    assert torch.equal(before, learner.online.get_parameter("head.layers.2.weight"))
 
 
 def test_nan_inside_a_network_is_named_as_its_output() -> None:
@@ -221,9 +221,9 @@ def test_gradients_are_clipped_to_the_norm() -> None:
     learner, actor, replay = parts(Scripted([[(4, "terminated")]]))
     for _ in range(40):
         replay.append(actor.rollout(1.0)[0])
-    learner.max_grad_norm = 0.5
+    learner.descent.max_grad_norm = 0.5
     learner.update(*replay.sample(8))
-    assert learner.gradient.norm > 0.5
+    assert learner.descent.gradient.norm > 0.5
     flat = torch.cat([p.grad.flatten() for p in learner.online.parameters() if p.grad is not None])
     assert flat.norm().item() == pytest.approx(0.5, rel=1e-5)
 
@@ -243,10 +243,10 @@ def test_statistics_are_of_the_last_minibatch() -> None:
     assert statistics["q_mean"] == pytest.approx(q.max(-1).values.mean().item())
     error = (y - q.gather(1, batch.action[:, None])[:, 0]).abs().mean().item()
     assert statistics["td_error"] == pytest.approx(error, rel=1e-5)
-    assert statistics["grad_norm"] == learner.gradient.norm
+    assert statistics["grad_norm"] == learner.descent.gradient.norm
 
 
 def test_the_last_layer_is_within_pytorchs_bounds() -> None:
-    network = QNetwork(Encode(Space((3,), np.dtype(np.float32), 7)), mlp(3, [400]), 400, 7)
-    assert network.head.weight.abs().max() <= 1 / 20
-    assert network.head.weight.std().item() == pytest.approx(1 / 20 / 3**0.5, rel=0.1)
+    weight = make_head(3, 400, 7, 1).get_parameter("layers.2.weight")
+    assert weight.abs().max() <= 1 / 20
+    assert weight.std().item() == pytest.approx(1 / 20 / 3**0.5, rel=0.1)

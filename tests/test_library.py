@@ -17,7 +17,7 @@ from qlearn.build import build
 from qlearn.config import Config, check, flatten, override, to_dict
 from qlearn.envs import encoder
 from qlearn.errors import UsageError
-from qlearn.networks import Encode, QNetwork, mlp
+from qlearn.networks import Encode, QNetwork, make_head
 from qlearn.runs import directory, plot
 from qlearn.values import Scalar
 
@@ -212,7 +212,7 @@ def test_fields_of_the_environment_can_be_set_from_python(tmp_path: Path) -> Non
 def test_batches_of_any_array_observation(space: gym.Space[Any]) -> None:
     code = encoder(space, gym.spaces.Discrete(2))
     size = code.space.categories or code.space.shape[0]
-    net = QNetwork(Encode(code.space), mlp(size, (4,)), 4, 2)
+    net = QNetwork(Encode(code.space), nn.Flatten(), make_head(size, 4, 2, 1))
     agent = Agent(net, Scalar(), code)
     space.seed(0)
     some = [space.sample() for _ in range(5)]

@@ -14,7 +14,7 @@ from qlearn.envs import encoder, episode_seed, make_envs
 from qlearn.errors import EnvError, QlearnError, UsageError
 from qlearn.evaluate import evaluate
 from qlearn.exploration import Linear, epsilon_greedy
-from qlearn.networks import Encode, make_torso, nature
+from qlearn.networks import Encode, make_torso
 from qlearn.scores import mean_interval
 from qlearn.types import Array, Space
 from tests.scripted import Scripted
@@ -124,12 +124,15 @@ def test_bytes_come_to_one_and_bounded_numbers_to_minus_one_to_one() -> None:
 
 
 def test_natures_convolutions_have_3136_features() -> None:
-    torso = nature((4, 84, 84), (512,))
-    assert sum(p.numel() for p in torso.parameters()) == 77_984 + 3_136 * 512 + 512
-    assert torso(torch.zeros(2, 4, 84, 84)).shape == (2, 512)
-    assert nature((96, 96, 3), (16,))(torch.zeros(2, 96, 96, 3)).shape == (2, 16)  # channels last are turned
+    torso, features = make_torso("nature", (4, 84, 84), ())
+    assert sum(p.numel() for p in torso.parameters()) == 77_984
+    assert torso(torch.zeros(2, 4, 84, 84)).shape == (2, features) == (2, 3_136)
+    last, features = make_torso("auto", (96, 96, 3), (16,))  # channels last are turned
+    assert last(torch.zeros(2, 96, 96, 3)).shape == (2, features) == (2, 16)
+    normed, _ = make_torso("nature", (4, 84, 84), (), layer_norm=True)
+    assert normed(torch.rand(2, 4, 84, 84)).shape == (2, 3_136)
     with pytest.raises(UsageError, match="36 x 36"):
-        nature((3, 20, 20), (16,))
+        make_torso("nature", (3, 20, 20), (16,))
 
 
 def test_an_episode_is_a_function_of_its_seed_and_actions_whatever_plays_beside_it() -> None:

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import qlearn
+from qlearn import dqn
 from qlearn.build import build
 from qlearn.errors import NotFiniteError, QlearnError, RunError, UsageError
 from qlearn.runs import checkpoint, directory, metrics, resume, session
@@ -95,12 +96,14 @@ def test_resuming_restores_everything_but_the_running_episodes(run: Path) -> Non
     config = directory.read_config(run)
     parts = build(config)
     saved = checkpoint.newest(run / "checkpoints")
+    assert isinstance(parts.learner, dqn.Learner)
+    assert parts.replay is not None
     saved.restore(parts)
     tensors = saved._tensors("networks.safetensors")
     assert all(torch.equal(v, tensors[f"online.{k}"]) for k, v in parts.learner.online.state_dict().items())
     assert all(torch.equal(v, tensors[f"target.{k}"]) for k, v in parts.learner.target.state_dict().items())
     moments = saved._tensors("optimizer.safetensors")
-    state = parts.learner.optimizer.state_dict()["state"][0]
+    state = parts.learner.descent.optimizer.state_dict()["state"][0]
     assert moments.keys() == state.keys() >= {"step", "exp_avg", "exp_avg_sq"}
     assert all(torch.equal(torch.as_tensor(state[k]), v) for k, v in moments.items())
     assert float(moments["step"]) == 125

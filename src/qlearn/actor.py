@@ -37,19 +37,22 @@ class Actor:
         """Leave all running episodes and start the next ones."""
         envs = self.envs
         self.obs = envs.reset()
+        self.mask = None if envs.mask is None else envs.mask.copy()  # the actions allowed at obs
         self._window = Window(self.obs, self.stack)
         self._ended = np.zeros(envs.num_envs, np.bool_)
         self.returns = np.zeros(envs.num_envs)  # of the running episodes
         self.lengths = np.zeros(envs.num_envs, np.int64)
 
-    def rollout(self, epsilon: float) -> tuple[Steps, list[Episode]]:
+    def rollout(self, epsilon: float | Array) -> tuple[Steps, list[Episode]]:
         """One step of every environment: rows `[1, E, ...]`, and the episodes that ended with it.
 
-        Where an episode has ended, the row holds its final observation, and the next one begins.
+        `epsilon` is that of all environments, or `[E]` of each. Where an episode has ended, the row holds its final
+        observation, and the next one begins.
         """
-        obs, ended = self.obs, self._ended
-        action = epsilon_greedy(self._greedy, epsilon, len(obs), self.envs.space.num_actions, self.rng)
+        obs, mask, ended = self.obs, self.mask, self._ended
+        action = epsilon_greedy(self._greedy, epsilon, len(obs), self.envs.space.num_actions, self.rng, mask)
         self.obs, reward, terminated, done = self.envs.step(action)
+        self.mask = None if self.envs.mask is None else self.envs.mask.copy()
         self._window.push(self.obs, ended)
         self.returns += reward
         self.lengths += ~ended
@@ -62,11 +65,12 @@ class Actor:
             episodes.append(Episode(float(self.returns[env]), int(self.lengths[env]), int(env)))
             self.returns[env], self.lengths[env] = 0.0, 0
         self._ended = done
-        return Steps(obs[None], action[None], reward[None], terminated[None], done[None]), episodes
+        allowed = None if mask is None else mask[None]
+        return Steps(obs[None], action[None], reward[None], terminated[None], done[None], allowed), episodes
 
     def _greedy(self) -> Array:
         q = self.q_values(torch.from_numpy(self._window.view())).numpy()
-        best: Array = q.argmax(-1)
+        best: Array = (q if self.mask is None else np.where(self.mask, q, -np.inf)).argmax(-1)
         return best
 
 

@@ -25,7 +25,7 @@ class Agent:
     """
 
     def __init__(self, network: nn.Module, value: Value, encoder: Encoder, *, stack: int = 1) -> None:
-        self.network, self.value, self.encoder, self.stack = network, value, encoder, stack
+        self.network, self.value, self.encoder, self.stack = network.eval(), value, encoder, stack
         self._device = next(network.parameters()).device
 
     def q_values(self, obs: Any) -> Array:
@@ -37,15 +37,24 @@ class Agent:
         q: Array = self.encoded_q_values(torch.from_numpy(np.ascontiguousarray(encoded))).numpy()
         return q if batched else q[0]
 
-    def act(self, obs: Any, *, epsilon: float = 0.0, rng: np.random.Generator | None = None) -> Any:
+    def act(
+        self, obs: Any, *, action_mask: Any = None, epsilon: float = 0.0, rng: np.random.Generator | None = None
+    ) -> Any:
         """The best action: an `int` for one observation, an array `[B]` for a batch.
 
-        With `epsilon` it is a random one that often, drawn from `rng`.
+        Only actions that `action_mask` (`[A]`, or `[B, A]` for a batch) allows are chosen: what an environment gives as
+        `info["action_mask"]`. With `epsilon` the action is a random one that often, drawn from `rng`.
         """
         q = self.q_values(obs)
-        best = np.atleast_1d(q.argmax(-1))
+        rows, mask = np.atleast_2d(q), None
+        if action_mask is not None:
+            mask = np.asarray(action_mask).astype(np.bool_)
+            if mask.shape != q.shape or not mask.any(-1).all():
+                raise UsageError(f"an action_mask of shape {mask.shape}; it must be {q.shape}, and allow an action")
+            mask = np.atleast_2d(mask)
+        best = (rows if mask is None else np.where(mask, rows, -np.inf)).argmax(-1)
         rng = rng or np.random.default_rng()
-        action = epsilon_greedy(lambda: best, epsilon, len(best), q.shape[-1], rng).reshape(q.shape[:-1])
+        action = epsilon_greedy(lambda: best, epsilon, len(best), q.shape[-1], rng, mask).reshape(q.shape[:-1])
         action = action + self.encoder.first_action
         return int(action) if np.ndim(action) == 0 else action
 

@@ -11,51 +11,87 @@ import numpy as np
 import torch
 from torch import nn
 
-from qlearn import dqn
+from qlearn import dqn, pqn, tabular
 from qlearn.actor import Actor
 from qlearn.config import Config
+from qlearn.engine import CenteredRMSProp, MakeOptimizer
 from qlearn.envs import Encoder, GymEnvs, make_envs
 from qlearn.errors import UsageError
-from qlearn.exploration import Linear
-from qlearn.networks import Custom, Encode, QNetwork, image_layout, make_torso
-from qlearn.replay import Ring, Uniform
-from qlearn.types import Space, Tick
-from qlearn.values import Scalar
+from qlearn.exploration import Ladder, Linear
+from qlearn.networks import Custom, Encode, QNetwork, image_layout, make_head, make_torso
+from qlearn.prioritized import Prioritized
+from qlearn.replay import Replay, Ring, Uniform
+from qlearn.types import Array, Space, Tick
+from qlearn.values import Categorical, Quantiles, Scalar, Value
 
 MakeNetwork = Callable[[tuple[int, ...], int], nn.Module]
+Learner = dqn.Learner | pqn.Learner | tabular.Learner
 
 
 @dataclass
 class Parts:
-    """A run, taken apart: what `dqn.train` is made of, each part with its own random numbers."""
+    """A run, taken apart: what its loop is made of, each part with its own random numbers."""
 
     config: Config
     envs: GymEnvs
-    replay: Uniform
-    learner: dqn.Learner
+    learner: Learner
     actor: Actor
+    replay: Replay | None  # dqn has one
 
     def train(self, after: Tick | None = None) -> Iterator[Tick]:
         """The training loop, from the beginning or after a tick."""
-        learner, exploration, optimizer = self.config.learner, self.config.exploration, self.config.optimizer
+        optimizer, memory = self.config.optimizer, self.config.replay
         end = optimizer.learning_rate if optimizer.end_learning_rate is None else optimizer.end_learning_rate
         learning_rate = Linear(optimizer.learning_rate, end, optimizer.decay_steps)
-        ticks = dqn.train(
-            self.actor,
-            self.replay,
-            self.learner,
-            epsilon=Linear(exploration.start, exploration.end, exploration.decay_steps),
-            total_steps=self.config.steps,
-            warmup_steps=self.config.replay.warmup_steps,
-            batch_size=learner.batch_size,
-            replay_ratio=learner.replay_ratio,
-            target_update_steps=learner.target_update_steps,
-            after=after,
-        )
-        self.learner.set_learning_rate(learning_rate(after.steps if after else 0))
-        for tick in ticks:
-            self.learner.set_learning_rate(learning_rate(tick.steps))
+        beta = Linear(memory.beta, 1.0, memory.beta_steps)
+        steps, ticks = after.steps if after else 0, self._ticks(after)
+        while True:
+            self.learner.set_learning_rate(learning_rate(steps))
+            if isinstance(self.replay, Prioritized):
+                self.replay.beta = beta(steps)
+            tick = next(ticks, None)
+            if tick is None:
+                return
+            steps = tick.steps
             yield tick
+
+    def generators(self) -> dict[str, np.random.Generator]:
+        """Those that a checkpoint keeps, by whose they are."""
+        found: dict[str, np.random.Generator | None] = {
+            "actor": self.actor.rng,
+            "replay": self.replay.rng if self.replay else None,
+            "learner": self.learner.rng if isinstance(self.learner, pqn.Learner) else None,
+        }
+        return {name: rng for name, rng in found.items() if rng is not None}
+
+    def _ticks(self, after: Tick | None) -> Iterator[Tick]:
+        config, epsilon = self.config, build_epsilon(self.config)
+        match self.learner:
+            case dqn.Learner():
+                assert self.replay is not None
+                return dqn.train(
+                    self.actor,
+                    self.replay,
+                    self.learner,
+                    epsilon=epsilon,
+                    total_steps=config.steps,
+                    warmup_steps=config.replay.warmup_steps,
+                    batch_size=config.learner.batch_size,
+                    replay_ratio=config.learner.replay_ratio,
+                    target_update_steps=config.learner.target_update_steps,
+                    after=after,
+                )
+            case pqn.Learner():
+                return pqn.train(
+                    self.actor,
+                    self.learner,
+                    epsilon=epsilon,
+                    total_steps=config.steps,
+                    rollout_steps=config.pqn.rollout_steps,
+                    after=after,
+                )
+            case tabular.Learner():
+                return tabular.train(self.actor, self.learner, epsilon=epsilon, total_steps=config.steps, after=after)
 
 
 def build(config: Config, network: MakeNetwork | None = None) -> Parts:
@@ -70,23 +106,68 @@ def build(config: Config, network: MakeNetwork | None = None) -> Parts:
     envs = build_envs(config)
     try:
         net = build_network(config, envs.space, network)
-        ring = build_ring(config, envs.space)
-        replay = Uniform(ring, generator(config.seed, "replay"))
-        learner = dqn.Learner(
-            net,
-            build_value(config),
-            dqn.Greedy(double=config.backup.double),
-            replay,
-            lambda parameters: torch.optim.Adam(
-                parameters, config.optimizer.learning_rate, eps=config.optimizer.epsilon, fused=True
-            ),
-            max_grad_norm=config.learner.max_grad_norm,
-        )
+        replay = build_replay(config, envs.space) if config.algorithm == "dqn" else None
+        learner = build_learner(config, net, replay)
         actor = Actor(envs, learner.q_values, generator(config.seed, "actor"), stack=config.env.frame_stack)
     except BaseException:
         envs.close()
         raise
-    return Parts(config, envs, replay, learner, actor)
+    return Parts(config, envs, learner, actor, replay)
+
+
+def build_learner(config: Config, net: nn.Module, replay: Replay | None) -> Learner:
+    """What learns, and how, by the algorithm's name."""
+    rng = torch.Generator(config.runtime.device)
+    rng.manual_seed(int(generator(config.seed, "noise").integers(2**63)))
+    value, max_grad_norm = build_value(config), config.learner.max_grad_norm
+    if isinstance(net, tabular.Table):
+        return tabular.Learner(net, gamma=config.replay.gamma, learning_rate=config.optimizer.learning_rate)
+    if config.algorithm == "pqn":
+        return pqn.Learner(
+            net,
+            value,
+            build_optimizer(config),
+            gamma=config.replay.gamma,
+            trace=config.pqn.trace,
+            epochs=config.pqn.epochs,
+            minibatches=config.pqn.minibatches,
+            max_grad_norm=max_grad_norm,
+            rng=generator(config.seed, "minibatches"),
+            noise=rng,
+        )
+    assert replay is not None
+    backup = config.backup
+    chosen = (
+        dqn.Munchausen(backup.alpha, backup.temperature, backup.clip)
+        if backup.munchausen
+        else dqn.Greedy(double=backup.double)
+    )
+    return dqn.Learner(net, value, chosen, replay, build_optimizer(config), max_grad_norm=max_grad_norm, rng=rng)
+
+
+def build_optimizer(config: Config) -> MakeOptimizer:
+    """The optimiser by its name."""
+    optimizer = config.optimizer
+    rate, epsilon = optimizer.learning_rate, optimizer.epsilon
+    match optimizer.name:
+        case "adam":
+            return lambda parameters: torch.optim.Adam(parameters, rate, eps=epsilon, fused=True)
+        case "radam":
+            return lambda parameters: torch.optim.RAdam(parameters, rate, eps=epsilon)
+        case "rmsprop":
+            return lambda parameters: CenteredRMSProp(parameters, rate, eps=epsilon)
+
+
+def build_epsilon(config: Config) -> Callable[[int], float | Array]:
+    """The exploration rate by the steps since the warm-up."""
+    explore = config.exploration
+    match explore.kind:
+        case "linear":
+            return Linear(explore.start, explore.end, explore.decay_steps)
+        case "constant":
+            return Linear(explore.end, explore.end, 0)
+        case "ladder":
+            return Ladder(explore.start, explore.end, config.env.num_envs)
 
 
 def build_envs(
@@ -124,9 +205,24 @@ def build_ring(config: Config, space: Space) -> Ring:
         raise UsageError(f"replay.capacity is {replay.capacity:,}: so many rows do not fit in memory") from error
 
 
-def build_value(config: Config) -> Scalar:
+def build_replay(config: Config, space: Space) -> Replay:
+    """The replay memory, and how it is sampled."""
+    ring, rng, memory = build_ring(config, space), generator(config.seed, "replay"), config.replay
+    if memory.prioritized:
+        return Prioritized(ring, rng, exponent=memory.priority_exponent, beta=memory.beta)
+    return Uniform(ring, rng)
+
+
+def build_value(config: Config) -> Value:
     """What the network's numbers mean."""
-    return Scalar(huber=config.learner.loss == "huber")
+    value = config.value
+    match value.kind:
+        case "scalar":
+            return Scalar(huber=config.learner.loss == "huber")
+        case "c51":
+            return Categorical(value.v_min, value.v_max, value.atoms)
+        case "qr" | "iqn":
+            return Quantiles()
 
 
 def build_network(config: Config, space: Space, network: MakeNetwork | None = None) -> nn.Module:
@@ -137,23 +233,50 @@ def build_network(config: Config, space: Space, network: MakeNetwork | None = No
             if network is None
             else f"network.torso is {config.network.torso}, but a network was given; it must be custom"
         )
+    if config.algorithm == "tabular" and not space.categories:
+        raise UsageError(
+            f"{config.env.id} has observations that are no single integer, and a table has a row for each one; use "
+            "--preset dqn"
+        )
     shape = input_shape(config, space)
     try:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(int(generator(config.seed, "network").integers(2**63)))
-            if network is not None:
-                made: nn.Module = Custom(network(shape, space.num_actions), space.num_actions)
+            if config.algorithm == "tabular":
+                made: nn.Module = tabular.Table(space.categories, space.num_actions)
+            elif network is not None:
+                made = Custom(network(shape, space.num_actions), space.num_actions, numbers(config))
             else:
-                inputs = (*shape, space.categories) if space.categories else shape
-                torso, features = make_torso(config.network.torso, inputs, config.network.hidden)
-                encode = Encode(space, rescale=config.network.rescale)
-                made = QNetwork(encode, torso, features, space.num_actions)
+                made = _own_network(config, space, shape)
             _try(made, torch.zeros(2, *shape, dtype=torch.from_numpy(np.zeros(0, space.dtype)).dtype))
     except (MemoryError, OverflowError, RuntimeError) as error:
         if network is not None:
             raise
         raise UsageError(f"network.hidden is {config.network.hidden}: such layers cannot be made ({error})") from error
     return made.to(config.runtime.device)
+
+
+def _own_network(config: Config, space: Space, shape: tuple[int, ...]) -> QNetwork:
+    net = config.network
+    inputs = (*shape, space.categories) if space.categories else shape
+    torso, features = make_torso(net.torso, inputs, net.hidden[:-1], layer_norm=net.layer_norm)
+    head = make_head(
+        features,
+        net.hidden[-1],
+        space.num_actions,
+        numbers(config),
+        dueling=net.dueling,
+        noise=net.noise if net.noisy else 0.0,
+        implicit=config.value.kind == "iqn",
+        layer_norm=net.layer_norm,
+    )
+    return QNetwork(Encode(space, rescale=net.rescale), torso, head)
+
+
+def numbers(config: Config) -> int:
+    """K: how many numbers the network has for each action."""
+    value = config.value
+    return {"scalar": 1, "c51": value.atoms, "qr": value.quantiles, "iqn": value.quantiles}[value.kind]
 
 
 @torch.no_grad()
@@ -191,7 +314,7 @@ def generator(seed: int, stream: str) -> np.random.Generator:
     return np.random.default_rng((seed, int.from_bytes(stream.encode(), "little")))
 
 
-def policy_parts(config: Config, network: MakeNetwork | None = None) -> tuple[nn.Module, Scalar, Encoder]:
+def policy_parts(config: Config, network: MakeNetwork | None = None) -> tuple[nn.Module, Value, Encoder]:
     """What is needed to act: a network (its weights still to be loaded), what its numbers mean, its encoder."""
     envs = build_envs(config, 1)
     try:

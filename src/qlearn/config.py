@@ -168,7 +168,8 @@ class OptimizerConfig:
     """The optimiser."""
 
     name: Literal["adam", "rmsprop", "radam"] = "adam"
-    """Adam (Kingma & Ba 2015); centred RMSProp as in the original code, with epsilon inside the root; RAdam (Liu et al. 2020)."""
+    """Adam (Kingma & Ba 2015); RMSProp as in the original code, centred, with epsilon inside the root; RAdam (Liu et
+    al. 2020)."""
     learning_rate: Positive = 5e-4
     """Step size at the start."""
     end_learning_rate: Annotated[float, Range(0)] | None = None
@@ -287,6 +288,8 @@ def check(config: Config) -> Config:
         raise UsageError(f"env.kwargs is {config.env.kwargs!r}; it must be a JSON object")
     if taken := {"id", "render_mode", "disable_env_checker"} & kwargs.keys():
         raise UsageError(f"env.kwargs has {', '.join(sorted(taken))}, which qlearn gives itself")
+    if impossible := next((why for wrong, why in _impossible(config) if wrong), None):
+        raise UsageError(impossible)
     if config.optimizer.end_learning_rate is not None and not config.optimizer.decay_steps:
         raise UsageError("optimizer.end_learning_rate needs optimizer.decay_steps: over how many steps it is reached")
     if not config.network.hidden:
@@ -298,6 +301,50 @@ def check(config: Config) -> Config:
             f"{config.replay.n_step} and env.frame_stack {config.env.frame_stack} it must be at least {lanes * least}"
         )
     return config
+
+
+def _impossible(config: Config) -> Iterator[tuple[bool, str]]:
+    """The mixes that cannot be, each with its reason: the one place that refuses them."""
+    network, value, backup, replay, explore = (
+        config.network,
+        config.value,
+        config.backup,
+        config.replay,
+        config.exploration,
+    )
+    scalar, greedy = value.kind == "scalar", not (backup.double or backup.munchausen)
+    yield (
+        backup.double and backup.munchausen,
+        "backup.double and backup.munchausen exclude each other: a soft policy has no best action to choose twice",
+    )
+    yield (
+        value.kind == "c51" and value.v_min >= value.v_max,
+        f"value.v_min is {value.v_min:g} and value.v_max {value.v_max:g}; the atoms must lie from low to high",
+    )
+    yield (
+        network.torso == "custom" and (network.dueling or network.noisy or network.layer_norm),
+        "network.dueling, noisy and layer_norm are parts of qlearn's own networks; build them into yours",
+    )
+    yield (
+        network.torso == "custom" and value.kind == "iqn",
+        "value.kind iqn needs a network that is asked for quantiles, and yours is not; use qr",
+    )
+    yield (
+        explore.kind == "ladder" and not (explore.start and explore.end),
+        "exploration.start and end must be more than 0 for a ladder, whose rungs have equal ratios",
+    )
+    if config.algorithm != "dqn":
+        name = config.algorithm
+        yield not scalar, f"value.kind is {value.kind}, but {name} learns means; use algorithm dqn"
+        yield not greedy, f"backup.double and backup.munchausen need a target network, and {name} has none"
+        yield replay.prioritized, f"replay.prioritized needs a replay memory, and {name} has none"
+        yield replay.n_step > 1, f"replay.n_step is {replay.n_step}, but {name} has no replay memory to look ahead in"
+    if config.algorithm == "tabular":
+        yield config.env.frame_stack > 1, f"env.frame_stack is {config.env.frame_stack}, but a table has no frames"
+    if config.algorithm == "pqn":
+        size = config.pqn.rollout_steps * config.env.num_envs
+        few = f"pqn.minibatches is {config.pqn.minibatches}, more than the {size} steps of a rollout"
+        yield config.pqn.minibatches > size, f"{few} (pqn.rollout_steps times env.num_envs)"
 
 
 def to_dict(config: Any) -> dict[str, Any]:

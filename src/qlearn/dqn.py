@@ -17,16 +17,15 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from qlearn.actor import Actor
-from qlearn.engine import Flat, Gradient, MakeOptimizer, descend
-from qlearn.errors import NotFiniteError
+from qlearn.engine import Descent, Flat, MakeOptimizer, Tensors, load_module_tensors, module_tensors
+from qlearn.networks import draw_from, evaluating
 from qlearn.replay import Replay
-from qlearn.types import Batch, Dist, Tick
+from qlearn.types import Array, Batch, Dist, Tick
 from qlearn.values import Value
 
 Network = Callable[[Tensor], Dist]
@@ -37,7 +36,7 @@ def train(
     replay: Replay,  # 1
     learner: "Learner",  # 1
     *,
-    epsilon: Callable[[int], float],
+    epsilon: Callable[[int], float | Array],
     total_steps: int,
     warmup_steps: int = 1_000,
     batch_size: int = 32,
@@ -68,8 +67,8 @@ def train(
         now = max(0, steps - warmup_steps)
         while updates < int(now * replay_ratio) and replay.ring.ready:
             index, weight = replay.sample(batch_size)  # 6
-            losses = learner.update(index, weight)  # 7, 8
-            replay.reweigh(index, losses)
+            error = learner.update(index, weight)  # 7, 8
+            replay.reweigh(index, error)
             updates += 1
         if now // target_update_steps > before // target_update_steps:
             learner.synchronize()  # 9
@@ -86,20 +85,43 @@ class Greedy:
     double: bool = False
 
 
-def td_target(value: Value, backup: Greedy, online: Network, target: Network, batch: Batch) -> Tensor:
+@dataclass(frozen=True)
+class Munchausen:
+    """Back up the soft policy pi = softmax(Q' / temperature), entropy included (Vieillard et al. 2020).
+
+    The reward gains `alpha` times temperature log pi(a | s) of the action taken, which is at least `clip`. As
+    sum_a pi (Z - temperature log pi) = sum_a pi Z + temperature H(pi), both additions are scalars, and any
+    representation of the return can be backed up; with atoms that is a generalisation of ours, not a published one.
+    """
+
+    alpha: float = 0.9
+    temperature: float = 0.03
+    clip: float = -1.0
+
+
+Backup = Greedy | Munchausen
+
+
+def td_target(value: Value, backup: Backup, online: Network, target: Network, batch: Batch) -> Tensor:
     """Line 7: y `[B, K]`, what the values of the actions taken should have been.
 
     The two cases of the line are one: `batch.discount` is 0 where the episode terminated, else gamma.
     """
     with torch.no_grad():
-        after = target(batch.next_obs)
-        q = value.mean(online(batch.next_obs) if backup.double else after)
-        best = q.argmax(-1, keepdim=True)
-        pi = (torch.arange(q.shape[-1], device=q.device) == best).to(q)
-        return value.backup(value.mix(after, pi), batch.reward, batch.discount)  # 7
+        after, reward = target(batch.next_obs), batch.reward
+        match backup:
+            case Greedy(double):
+                q = allowed(value.mean(online(batch.next_obs) if double else after), batch.next_mask)
+                pi = (torch.arange(q.shape[-1], device=q.device) == q.argmax(-1, keepdim=True)).to(q)
+            case Munchausen(alpha, temperature, clip):
+                pi = (allowed(value.mean(after), batch.next_mask) / temperature).softmax(-1)
+                log_mu = (allowed(value.mean(target(batch.obs)), batch.mask) / temperature).log_softmax(-1)
+                praise = (temperature * log_mu.take_along_dim(batch.action[:, None], 1).squeeze(1)).clamp(clip, 0)
+                reward = reward + alpha * praise + batch.discount * temperature * torch.special.entr(pi).sum(-1)
+        return value.backup(value.mix(after, pi), reward, batch.discount)  # 7
 
 
-def td_loss(value: Value, backup: Greedy, online: Network, target: Network, batch: Batch) -> Tensor:
+def td_loss(value: Value, backup: Backup, online: Network, target: Network, batch: Batch) -> Tensor:
     """Lines 7 and 8: the loss of every transition, `[B]`."""
     y = td_target(value, backup, online, target, batch)
     now = online(batch.obs)
@@ -109,6 +131,11 @@ def td_loss(value: Value, backup: Greedy, online: Network, target: Network, batc
 def taken(z: Tensor, action: Tensor) -> Tensor:
     """`[B, A, K]` and `[B]` to `[B, K]`: the numbers of the actions taken."""
     return z.take_along_dim(action[:, None, None], 1).squeeze(1)
+
+
+def allowed(q: Tensor, mask: Tensor | None) -> Tensor:
+    """q `[B, A]`, minus infinity where `mask` `[B, A]` forbids the action."""
+    return q if mask is None else q.masked_fill(~mask, -math.inf)
 
 
 class Learner:
@@ -121,50 +148,49 @@ class Learner:
         replay: where the transitions are.
         make_optimizer: parameters to an optimiser.
         max_grad_norm: the gradient is scaled down to this norm; 0 leaves it as it is.
+        rng: draws the noise and the quantile levels of networks that have them, of Q and of Q' in turn.
     """
 
     def __init__(
         self,
         network: nn.Module,
         value: Value,
-        backup: Greedy,
+        backup: Backup,
         replay: Replay,
         make_optimizer: MakeOptimizer,
         *,
         max_grad_norm: float = 0.0,
+        rng: torch.Generator | None = None,
     ) -> None:
         self.online, self.target = network, copy.deepcopy(network).requires_grad_(False)  # 1
-        self.value, self.backup, self.ring, self.max_grad_norm = value, backup, replay.ring, max_grad_norm
-        self._online, self._target = Flat(self.online), Flat(self.target)
-        self.optimizer = make_optimizer([self._online.vector])
-        self.gradient = Gradient(math.nan, math.nan)  # of the last update
+        self.value, self.backup, self.ring = value, backup, replay.ring
+        self.descent, self._target = Descent(self.online, make_optimizer, max_grad_norm, rng), Flat(self.target)
+        draw_from(self.target, self.descent.rng)
         self._index: Tensor | None = None  # of the last minibatch
 
     def update(self, index: Tensor, weight: Tensor) -> Tensor:
-        """One gradient step on the transitions at `index` `[B]`, weighted by `weight` `[B]`; losses `[B]`.
+        """One gradient step on the transitions at `index` `[B]`, weighted by `weight` `[B]`; their errors `[B]`.
 
         Raises:
             NotFiniteError: the loss or the gradient is NaN or infinite; the network is as it was before.
         """
-        self._index = index
-        losses = td_loss(self.value, self.backup, self.online, self.target, self._batch(index))
-        loss = (weight.to(losses) * losses).mean()
-        self.gradient = descend(self._online, self.optimizer, loss, self.max_grad_norm, self._check)
-        return losses.detach()
+        self._index, batch = index, self._batch(index)
+        losses = td_loss(self.value, self.backup, self.online, self.target, batch)
+        self.descent.step((weight.to(losses) * losses).mean(), lambda: self._inputs(batch))
+        return self.value.error(losses.detach())
 
     def synchronize(self) -> None:
         """Line 9: the target network becomes a copy of the network."""
-        self._target.copy_(self._online)
+        self._target.copy_(self.descent.flat)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """For the updates to come."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        self.descent.set_learning_rate(learning_rate)
 
     @torch.no_grad()
     def q_values(self, obs: Tensor) -> Tensor:
         """Q of observations `[B, *shape]`, `[B, A]`; both are on the CPU, wherever the network is."""
-        return self.value.mean(self.online(obs.to(self._online.vector.device))).cpu()
+        return self.value.mean(self.online(obs.to(self.descent.device))).cpu()
 
     @torch.no_grad()
     def statistics(self) -> dict[str, float]:
@@ -172,38 +198,39 @@ class Learner:
         if self._index is None:
             return {}
         batch = self._batch(self._index)
-        now = self.online(batch.obs)
-        y = td_target(self.value, self.backup, self.online, self.target, batch)
-        predicted = self.value.mean(Dist(torch.stack([taken(now.z, batch.action), y], 1)))
-        q = self.value.mean(now)
+        with evaluating(self.online), evaluating(self.target):
+            q = self.value.mean(self.online(batch.obs))
+            y = td_target(self.value, self.backup, self.online, self.target, batch)
+        best = allowed(q, batch.mask).amax(-1)
+        error = self.value.expected(y) - q.take_along_dim(batch.action[:, None], 1).squeeze(1)
         return {
-            "loss": self.gradient.loss,
-            "grad_norm": self.gradient.norm,
-            "q_mean": q.max(-1).values.mean().item(),
-            "q_max": q.max().item(),
-            "td_error": (predicted[:, 1] - predicted[:, 0]).abs().mean().item(),
+            "loss": self.descent.gradient.loss,
+            "grad_norm": self.descent.gradient.norm,
+            "q_mean": best.mean().item(),
+            "q_max": best.max().item(),
+            "td_error": error.abs().mean().item(),
         }
+
+    def tensors(self) -> dict[str, dict[str, Tensor]]:
+        """What a checkpoint keeps, by file."""
+        files = self.descent.tensors()
+        files["networks"] |= module_tensors(self.target, "target.")
+        return files
+
+    def restore(self, tensors: Tensors) -> None:
+        """Take back what `tensors` gave. Raises ValueError where it is not that of such a learner."""
+        self.descent.restore(tensors)
+        load_module_tensors(self.target, tensors["networks"], "target.")
 
     def _batch(self, index: Tensor) -> Batch:
         """The transitions at `index`, where the network is."""
-        batch, device = self.ring.batch(index), self._online.vector.device
-        return batch if device.type == "cpu" else Batch(*(getattr(batch, n).to(device) for n in Batch.__slots__))
-
-    def _check(self, gradient: Gradient) -> None:
-        if not (math.isfinite(gradient.loss) and math.isfinite(gradient.norm)):
-            name = self._culprit(gradient)
-            raise NotFiniteError(f"{name} is not finite; training stopped before the network was changed")
+        batch, device = self.ring.batch(index), self.descent.device
+        return batch if device.type == "cpu" else batch.to(device)
 
     @torch.no_grad()
-    def _culprit(self, gradient: Gradient) -> str:
-        """The first tensor in the order of computation that holds NaN or infinity."""
-        assert self._index is not None
-        batch = self._batch(self._index)
-        tensors: dict[str, Any] = {f"batch.{name}": getattr(batch, name) for name in Batch.__slots__}
-        tensors |= {f"the network's parameter {name}": p for name, p in self.online.named_parameters()}
-        tensors |= {f"the target network's parameter {name}": p for name, p in self.target.named_parameters()}
-        tensors["the network's output for batch.obs"] = self.online(batch.obs).z
-        tensors["the target network's output for batch.next_obs"] = self.target(batch.next_obs).z
-        tensors["the loss"] = torch.tensor(gradient.loss)
-        tensors |= {f"the gradient of {name}": p.grad for name, p in self.online.named_parameters()}
-        return next((n for n, t in tensors.items() if t is not None and not t.isfinite().all()), "the gradient's norm")
+    def _inputs(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
+        """What a loss is computed of, by name, in order."""
+        yield from ((f"the target network's parameter {name}", p) for name, p in self.target.named_parameters())
+        yield from ((f"batch.{name}", getattr(batch, name)) for name in ("obs", "reward", "next_obs"))
+        yield "the network's output for batch.obs", self.online(batch.obs).z
+        yield "the target network's output for batch.next_obs", self.target(batch.next_obs).z

@@ -28,7 +28,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Ladder:
-    """A rate of its own for each of `num_envs` environments, from `start` to `end` in equal ratios (Horgan et al. 2018).
+    """A rate of its own for each of E environments, from `start` to `end` in equal ratios (Horgan et al. 2018).
 
     Ape-X has 0.4^(1 + 7 i / (N - 1)) for environment i of N: start 0.4, end 0.4^8.
     """

@@ -1,10 +1,16 @@
 """Networks: an encoding of the observation, a torso that makes features, a head that makes a `Dist`.
 
-All layers keep PyTorch's default initialisation, U(+-1/sqrt(fan_in)) for weights and biases: it is the one of the
-original code (Mnih et al. 2015).
+The head has the last hidden layer and the output layer, for these are what dueling networks split, noisy networks
+make noisy, and implicit quantiles come before. All layers keep PyTorch's default initialisation, U(+-1/sqrt(fan_in))
+for weights and biases: it is the one of the original code (Mnih et al. 2015).
+
+A network that draws random numbers draws new ones in every forward pass, from the generator that `draw_from` gives
+it. In evaluation mode (`network.eval()`) it draws none: noise is left out, and quantile levels are evenly spaced.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from typing import Any
 
@@ -50,12 +56,12 @@ class Encode(nn.Module):
         return (obs.float() - self.center) / self.spread if self.rescale else obs.float()
 
 
-def mlp(inputs: int, hidden: Sequence[int]) -> nn.Sequential:
-    """Fully connected layers with ReLU after each, `[B, ...]` to `[B, hidden[-1]]`."""
-    layers: list[nn.Module] = [nn.Flatten()]
-    for fan_in, fan_out in pairwise((inputs, *hidden)):
-        layers += [nn.Linear(fan_in, fan_out), nn.ReLU()]
-    return nn.Sequential(*layers)
+def hidden_layers(sizes: Sequence[int], *, layer_norm: bool = False) -> list[nn.Module]:
+    """Fully connected layers with ReLU after each, from `sizes[0]` inputs on."""
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in pairwise(sizes):
+        layers += [nn.Linear(fan_in, fan_out), *([nn.LayerNorm(fan_out)] if layer_norm else []), nn.ReLU()]
+    return layers
 
 
 def image_layout(shape: tuple[int, ...]) -> tuple[int, int, int, bool] | None:
@@ -67,23 +73,25 @@ def image_layout(shape: tuple[int, ...]) -> tuple[int, int, int, bool] | None:
     return (channels, height, width, last) if min(height, width) >= 36 else None
 
 
-def nature(shape: tuple[int, ...], hidden: Sequence[int]) -> nn.Sequential:
-    """The convolutions of Mnih et al. (2015), then fully connected layers of `hidden` units.
+def convolutions(shape: tuple[int, ...], layer_norm: bool = False) -> tuple[list[nn.Module], int]:
+    """The convolutions of Mnih et al. (2015), and the number of their features: 3,136 of 84 x 84.
 
-    `shape` is channels, height, width (84 x 84 gives 3,136 features); an image with its channels last is turned.
+    `shape` is channels, height, width; an image with its channels last is turned.
     """
     layout = image_layout(shape)
     if layout is None:
         raise UsageError(f"network.torso nature needs an image of at least 36 x 36, not {shape}; use mlp")
     channels, height, width, last = layout
-    height, width = (((side - 4) // 4 - 2) // 2 - 2 for side in (height, width))
-    return nn.Sequential(
-        *([ChannelsFirst()] if last else []),
-        *(nn.Conv2d(channels, 32, 8, 4), nn.ReLU()),
-        *(nn.Conv2d(32, 64, 4, 2), nn.ReLU()),
-        *(nn.Conv2d(64, 64, 3, 1), nn.ReLU()),
-        *mlp(64 * height * width, hidden),
-    )
+    layers: list[nn.Module] = [ChannelsFirst()] if last else []
+    for filters, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+        height, width = (height - size) // stride + 1, (width - size) // stride + 1
+        layers += [
+            nn.Conv2d(channels, filters, size, stride),
+            *([nn.LayerNorm([filters, height, width])] if layer_norm else []),
+            nn.ReLU(),
+        ]
+        channels = filters
+    return [*layers, nn.Flatten()], channels * height * width
 
 
 class ChannelsFirst(nn.Module):
@@ -94,44 +102,198 @@ class ChannelsFirst(nn.Module):
         return image.movedim(-1, 1)
 
 
+MakeLayer = Callable[[int, int], nn.Module]  # inputs and outputs to a fully connected layer
+
+
+class NoisyLinear(nn.Module):
+    """A fully connected layer whose weights have factorised Gaussian noise of learned size (Fortunato et al. 2018).
+
+    Args:
+        inputs: its inputs.
+        outputs: its outputs.
+        size: sigma_0; the noise of every weight and bias has the size sigma_0 / sqrt(inputs) at the start.
+    """
+
+    def __init__(self, inputs: int, outputs: int, size: float = 0.5) -> None:
+        super().__init__()
+        mean = nn.Linear(inputs, outputs)
+        self.weight, self.bias = mean.weight, mean.bias
+        self.weight_noise = nn.Parameter(torch.full((outputs, inputs), size / math.sqrt(inputs)))
+        self.bias_noise = nn.Parameter(torch.full((outputs,), size / math.sqrt(inputs)))
+        self.generator: torch.Generator | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """`[..., inputs]` to `[..., outputs]`, with one draw of noise for all of them."""
+        if not self.training:
+            return F.linear(x, self.weight, self.bias)
+        noise = torch.randn(sum(self.weight.shape), generator=self.generator, device=x.device)
+        noise = noise.sign() * noise.abs().sqrt()
+        outs, ins = noise[: len(self.bias)], noise[len(self.bias) :]
+        weight = self.weight + self.weight_noise * torch.outer(outs, ins)
+        return F.linear(x, weight, self.bias + self.bias_noise * outs)
+
+
+class Plain(nn.Module):
+    """A hidden layer and an output layer: `[..., features]` to z `[..., A, K]`."""
+
+    def __init__(self, features: int, hidden: int, shape: tuple[int, int], layer: MakeLayer, norm: bool) -> None:
+        super().__init__()
+        self.layers = stream(features, hidden, shape[0] * shape[1], layer, norm)
+        self.shape = shape
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[..., features]` to z `[..., A, K]`."""
+        z: Tensor = self.layers(features).unflatten(-1, self.shape)
+        return z
+
+
+class Dueling(nn.Module):
+    """One stream for the state's value, one for the actions' advantages (Wang et al. 2016).
+
+    z = V + A - mean_a A, number by number: of atoms' logits and of quantile values as of a plain value.
+    """
+
+    def __init__(self, features: int, hidden: int, shape: tuple[int, int], layer: MakeLayer, norm: bool) -> None:
+        super().__init__()
+        self.value = stream(features, hidden, shape[1], layer, norm)
+        self.advantage = stream(features, hidden, shape[0] * shape[1], layer, norm)
+        self.shape = shape
+
+    def forward(self, features: Tensor) -> Tensor:
+        """`[..., features]` to z `[..., A, K]`."""
+        advantage: Tensor = self.advantage(features).unflatten(-1, self.shape)
+        z: Tensor = self.value(features)[..., None, :] + advantage - advantage.mean(-2, keepdim=True)
+        return z
+
+
+def stream(features: int, hidden: int, outputs: int, layer: MakeLayer, norm: bool) -> nn.Sequential:
+    """A hidden layer with its ReLU, and an output layer."""
+    normalise = [nn.LayerNorm(hidden)] if norm else []
+    return nn.Sequential(layer(features, hidden), *normalise, nn.ReLU(), layer(hidden, outputs))
+
+
+class Implicit(nn.Module):
+    """A head asked for the return's quantiles at levels that it is given: IQN (Dabney et al. 2018b).
+
+    Each level is embedded by its cosines, and the features are multiplied by the embedding before they reach the
+    head, whose K is 1.
+
+    Args:
+        features: of the torso.
+        head: features `[B, N, features]` to `[B, N, A, 1]`.
+        levels: N, the levels drawn for each observation.
+    """
+
+    COSINES = 64
+
+    def __init__(self, features: int, head: nn.Module, levels: int) -> None:
+        super().__init__()
+        self.embed = nn.Sequential(nn.Linear(self.COSINES, features), nn.ReLU())
+        self.head, self.levels = head, levels
+        self.generator: torch.Generator | None = None
+
+    def forward(self, features: Tensor) -> Dist:
+        """`[B, features]` to z `[B, A, N]` at tau `[B, N]`: uniform draws, or in evaluation the middles of N parts."""
+        size = (len(features), self.levels)
+        if self.training:
+            tau = torch.rand(size, generator=self.generator, device=features.device)
+        else:
+            tau = ((torch.arange(self.levels, device=features.device) + 0.5) / self.levels).expand(size)
+        z: Tensor = self.head(features[:, None] * self.embed(cosines(tau, self.COSINES)))
+        return Dist(z.squeeze(-1).transpose(1, 2), tau)
+
+
+def cosines(tau: Tensor, count: int = 64) -> Tensor:
+    """cos(pi i tau) for i = 1 .. count, as DQN Zoo and Dopamine have it: `[...]` to `[..., count]`."""
+    return torch.cos(math.pi * torch.arange(1, count + 1, dtype=tau.dtype, device=tau.device) * tau[..., None])
+
+
 class QNetwork(nn.Module):
     """encode, torso, head: observations `[B, *shape]` to a `Dist` with z `[B, A, K]`."""
 
-    def __init__(self, encode: nn.Module, torso: nn.Module, features: int, num_actions: int, numbers: int = 1) -> None:
+    def __init__(self, encode: nn.Module, torso: nn.Module, head: nn.Module) -> None:
         super().__init__()
-        self.encode, self.torso = encode, torso
-        self.head = nn.Linear(features, num_actions * numbers)
-        self.shape = (num_actions, numbers)
+        self.encode, self.torso, self.head = encode, torso, head
 
     def forward(self, obs: Tensor) -> Dist:
         """`[B, *shape]` to z `[B, A, K]`."""
-        return Dist(self.head(self.torso(self.encode(obs))).unflatten(-1, self.shape))
+        z: Tensor | Dist = self.head(self.torso(self.encode(obs)))
+        return z if isinstance(z, Dist) else Dist(z)
+
+
+def make_head(
+    features: int,
+    hidden: int,
+    num_actions: int,
+    numbers: int,
+    *,
+    dueling: bool = False,
+    noise: float = 0.0,
+    implicit: bool = False,
+    layer_norm: bool = False,
+) -> nn.Module:
+    """The head for K `numbers` per action; `noise` is the size of a noisy network's, 0 for none."""
+
+    def layer(inputs: int, outputs: int) -> nn.Module:
+        return NoisyLinear(inputs, outputs, noise) if noise else nn.Linear(inputs, outputs)
+
+    shape = (num_actions, 1 if implicit else numbers)
+    head = (Dueling if dueling else Plain)(features, hidden, shape, layer, layer_norm)
+    return Implicit(features, head, numbers) if implicit else head
+
+
+def draw_from(network: nn.Module, generator: torch.Generator) -> None:
+    """Have every part of the network that draws random numbers draw them from `generator`."""
+    for module in network.modules():
+        if isinstance(module, (NoisyLinear, Implicit)):
+            module.generator = generator
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode, in which it draws nothing; afterwards as it was."""
+    training = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(training)
 
 
 class Custom(nn.Module):
-    """Your own `nn.Module` from observations `[B, *shape]` to Q-values `[B, A]`, as a network of qlearn's."""
+    """Your own `nn.Module` from observations `[B, *shape]` to Q-values `[B, A]`, as a network of qlearn's.
 
-    def __init__(self, module: nn.Module, num_actions: int) -> None:
+    Where the value is a distribution it returns `[B, A, K]`: logits of atoms, or quantiles.
+    """
+
+    def __init__(self, module: nn.Module, num_actions: int, numbers: int = 1) -> None:
         super().__init__()
-        self.module, self.num_actions = module, num_actions
+        self.module, self.shape = module, (num_actions, numbers) if numbers > 1 else (num_actions,)
 
     def forward(self, obs: Tensor) -> Dist:
-        """`[B, *shape]` to z `[B, A, 1]`."""
+        """`[B, *shape]` to z `[B, A, K]`."""
         q: Any = self.module(obs)
-        if not isinstance(q, Tensor) or q.shape != (len(obs), self.num_actions):
+        shape = (len(obs), *self.shape)
+        if not isinstance(q, Tensor) or q.shape != shape:
             got = tuple(q.shape) if isinstance(q, Tensor) else type(q).__name__
             raise UsageError(
-                f"the network returned {got} for {len(obs)} observations; it must return "
-                f"Q-values of shape ({len(obs)}, {self.num_actions})"
+                f"the network returned {got} for {len(obs)} observations; it must return Q-values of shape {shape}"
+                + (", the last axis the numbers of each return" if len(shape) > 2 else "")
             )
-        return Dist(q[..., None])
+        return Dist(q if len(shape) > 2 else q[..., None])
 
 
-def make_torso(torso: str, shape: tuple[int, ...], hidden: Sequence[int]) -> tuple[nn.Module, int]:
+def make_torso(
+    torso: str, shape: tuple[int, ...], hidden: Sequence[int], *, layer_norm: bool = False
+) -> tuple[nn.Module, int]:
     """The torso by its name, for inputs `[B, *shape]`, and the number of its features.
 
-    auto is nature for images that it can take, else mlp.
+    `hidden` are the hidden layers but the last, which is the head's. auto is nature for images that it can take, else
+    mlp.
     """
     if torso == "nature" or (torso == "auto" and image_layout(shape)):
-        return nature(shape, hidden), hidden[-1]
-    return mlp(int(torch.Size(shape).numel()), hidden), hidden[-1]
+        layers, features = convolutions(shape, layer_norm)
+    else:
+        layers, features = [nn.Flatten()], int(torch.Size(shape).numel())
+    sizes = (features, *hidden)
+    return nn.Sequential(*layers, *hidden_layers(sizes, layer_norm=layer_norm)), sizes[-1]

@@ -14,10 +14,9 @@ normalisation (`network.layer_norm`) stands in for the target network. The rest 
 numbers come back where each line happens.
 """
 
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,17 +24,8 @@ from torch import Tensor, nn
 
 from qlearn.actor import Actor, Window
 from qlearn.dqn import allowed, taken
-from qlearn.engine import (
-    Flat,
-    Gradient,
-    MakeOptimizer,
-    descend,
-    load_module_tensors,
-    load_state_tensors,
-    module_tensors,
-    state_tensors,
-)
-from qlearn.errors import NotFiniteError
+from qlearn.engine import Descent, MakeOptimizer, Tensors
+from qlearn.networks import evaluating
 from qlearn.types import Array, Steps, Tick
 from qlearn.values import Value
 
@@ -44,7 +34,7 @@ def train(
     actor: Actor,
     learner: "Learner",  # 1
     *,
-    epsilon: Callable[[int], float],
+    epsilon: Callable[[int], float | Array],
     total_steps: int,
     rollout_steps: int = 32,
     after: Tick | None = None,
@@ -139,6 +129,7 @@ class Learner:
         minibatches: updates in a pass.
         max_grad_norm: the gradient is scaled down to this norm; 0 leaves it as it is.
         rng: deals the steps out to minibatches.
+        noise: draws what the network draws.
     """
 
     def __init__(
@@ -153,13 +144,11 @@ class Learner:
         minibatches: int = 32,
         max_grad_norm: float = 10.0,
         rng: np.random.Generator,
+        noise: torch.Generator | None = None,
     ) -> None:
         self.online, self.value, self.rng = network, value, rng  # 1
-        self.gamma, self.trace = gamma, trace
-        self.epochs, self.minibatches, self.max_grad_norm = epochs, minibatches, max_grad_norm
-        self._online = Flat(self.online)
-        self.optimizer = make_optimizer([self._online.vector])
-        self.gradient = Gradient(math.nan, math.nan)  # of the last update
+        self.gamma, self.trace, self.epochs, self.minibatches = gamma, trace, epochs, minibatches
+        self.descent = Descent(self.online, make_optimizer, max_grad_norm, noise)
         self._batch: Minibatch | None = None  # the last
 
     def update(self, rows: Steps, final: Array, last_obs: Array, last_mask: Array | None) -> int:
@@ -182,8 +171,8 @@ class Learner:
             dealt = np.array_split(self.rng.permutation(np.flatnonzero(~final)), self.minibatches)  # 6
             for index in (torch.from_numpy(part) for part in dealt if len(part)):
                 self._batch = Minibatch(obs[index], action[index], target[index], None if mask is None else mask[index])
-                loss = self._losses(self._batch.to(self.device)).mean()
-                self.gradient = descend(self._online, self.optimizer, loss, self.max_grad_norm, self._check)  # 7
+                batch = self._batch.to(self.descent.device)
+                self.descent.step(self._losses(batch).mean(), partial(self._inputs, batch))  # 7
                 updates += 1
         return updates
 
@@ -201,18 +190,12 @@ class Learner:
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """For the updates to come."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-
-    @property
-    def device(self) -> torch.device:
-        """Where the network is."""
-        return self._online.vector.device
+        self.descent.set_learning_rate(learning_rate)
 
     @torch.no_grad()
     def q_values(self, obs: Tensor) -> Tensor:
         """Q of observations `[B, *shape]`, `[B, A]`; both are on the CPU, wherever the network is."""
-        return self.value.mean(self.online(obs.to(self.device))).cpu()
+        return self.value.mean(self.online(obs.to(self.descent.device))).cpu()
 
     @torch.no_grad()
     def statistics(self) -> dict[str, float]:
@@ -220,10 +203,12 @@ class Learner:
         if self._batch is None:
             return {}
         batch = self._batch
-        q, most = self.q_values(batch.obs), self._best(batch.obs, batch.mask)
+        with evaluating(self.online):
+            q = self.q_values(batch.obs)
+        most = allowed(q, batch.mask).amax(-1)
         return {
-            "loss": self.gradient.loss,
-            "grad_norm": self.gradient.norm,
+            "loss": self.descent.gradient.loss,
+            "grad_norm": self.descent.gradient.norm,
             "q_mean": most.mean().item(),
             "q_max": most.max().item(),
             "td_error": (batch.target - q.take_along_dim(batch.action[:, None], 1).squeeze(1)).abs().mean().item(),
@@ -231,36 +216,24 @@ class Learner:
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint keeps, by file."""
-        return {"networks": module_tensors(self.online, "online."), "optimizer": state_tensors(self.optimizer)}
+        return self.descent.tensors()
 
-    def restore(self, tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    def restore(self, tensors: Tensors) -> None:
         """Take back what `tensors` gave. Raises ValueError where it is not that of such a learner."""
-        load_module_tensors(self.online, tensors["networks"], "online.")
-        load_state_tensors(self.optimizer, tensors["optimizer"])
+        self.descent.restore(tensors)
 
     def _best(self, obs: Tensor, mask: Tensor | None) -> Tensor:
         """max_a Q over the actions allowed, `[B]`."""
         return allowed(self.q_values(obs), mask).amax(-1)
 
-    def _losses(self, batch: "Minibatch") -> Tensor:
+    def _losses(self, batch: Minibatch) -> Tensor:
         """Line 7: `[B]`."""
         now = self.online(batch.obs)
         return self.value.loss(taken(now.z, batch.action), now.tau, batch.target[:, None])
 
-    def _check(self, gradient: Gradient) -> None:
-        if not (math.isfinite(gradient.loss) and math.isfinite(gradient.norm)):
-            name = self._culprit(gradient)
-            raise NotFiniteError(f"{name} is not finite; training stopped before the network was changed")
-
     @torch.no_grad()
-    def _culprit(self, gradient: Gradient) -> str:
-        """The first tensor in the order of computation that holds NaN or infinity."""
-        assert self._batch is not None
-        batch = self._batch.to(self.device)
-        tensors: dict[str, Any] = {f"the network's parameter {n}": p for n, p in self.online.named_parameters()}
-        tensors["the rollout's obs"] = batch.obs
-        tensors["the network's output for the rollout's obs"] = self.online(batch.obs).z
-        tensors["the rollout's return G"] = batch.target
-        tensors["the loss"] = torch.tensor(gradient.loss)
-        tensors |= {f"the gradient of {name}": p.grad for name, p in self.online.named_parameters()}
-        return next((n for n, t in tensors.items() if t is not None and not t.isfinite().all()), "the gradient's norm")
+    def _inputs(self, batch: Minibatch) -> Iterator[tuple[str, Tensor]]:
+        """What a loss is computed of, by name, in order."""
+        yield "the rollout's obs", batch.obs
+        yield "the network's output for the rollout's obs", self.online(batch.obs).z
+        yield "the rollout's return G", batch.target

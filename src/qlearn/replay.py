@@ -25,10 +25,11 @@ class Storage:
     terminated: Tensor  # [N] bool
     done: Tensor  # [N] bool
     final: Tensor  # [N] bool: this row only holds the final observation of an episode
+    mask: Tensor | None = None  # [N, A] bool: the actions allowed at obs; None where all always are
 
     def columns(self) -> dict[str, Tensor]:
         """The tensors by name."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        return {name: column for name in self.__slots__ if (column := getattr(self, name)) is not None}
 
 
 def stacked(storage: Storage, index: Tensor, stride: int, stack: int) -> Tensor:
@@ -72,6 +73,8 @@ def gather(storage: Storage, index: Tensor, *, stride: int, n_step: int, gamma: 
         reward=reward,
         discount=discount,
         next_obs=stacked(storage, following, stride, stack),
+        mask=None if storage.mask is None else storage.mask[index],
+        next_mask=None if storage.mask is None else storage.mask[following],
     )
 
 
@@ -107,6 +110,7 @@ class Ring:
             "terminated": ((), np.bool_),
             "done": ((), np.bool_),
             "final": ((), np.bool_),
+            **({"mask": ((space.num_actions,), np.bool_)} if space.masked else {}),
         }
         # NumPy writes a row faster than torch does and takes the pages of a zeroed array only when they are
         # written; torch gathers. Both look at the same memory.
@@ -120,23 +124,25 @@ class Ring:
         for t in range(len(steps.action)):
             row = self.written % self.rows
             final = self._columns["done"][row - 1] if self.written else np.zeros(self.num_envs, np.bool_)
-            for name in Steps.__slots__:
-                self._columns[name][row] = getattr(steps, name)[t]
             self._columns["final"][row] = final
+            for name, column in self._columns.items():
+                if name != "final":
+                    column[row] = getattr(steps, name)[t]
             self.written += 1
             transitions += self.num_envs - int(np.count_nonzero(final))
         return transitions
 
-    def cut(self, obs: Array) -> None:
-        """End all running episodes here, as a truncation would; `obs` `[E, *shape]` are their last observations.
+    def cut(self, obs: Array, mask: Array | None = None) -> None:
+        """End all running episodes here, as a truncation would.
 
-        For a run that continues without the episodes that it was in.
+        For a run that continues without the episodes that it was in. `obs` `[E, *shape]` are their last observations
+        and `mask` `[E, A]` the actions allowed there.
         """
         if not self.written:
             return
         self._columns["done"][(self.written - 1) % self.rows] = True
         nothing = np.zeros((1, self.num_envs))
-        self.append(Steps(obs[None], nothing, nothing, nothing, nothing))
+        self.append(Steps(obs[None], nothing, nothing, nothing, nothing, None if mask is None else mask[None]))
 
     @property
     def starts(self) -> range:
@@ -187,6 +193,7 @@ class Replay(Protocol):
     """A ring and a way to sample from it."""
 
     ring: Ring
+    rng: np.random.Generator
 
     def append(self, steps: Steps) -> int:
         """Store rows; returns the number of transitions among them."""
@@ -194,8 +201,14 @@ class Replay(Protocol):
     def sample(self, batch_size: int) -> tuple[Tensor, Tensor]:
         """Start rows, `[B]` int64, and the weights of their losses, `[B]` float32."""
 
-    def reweigh(self, index: Tensor, loss: Tensor) -> None:
+    def reweigh(self, index: Tensor, error: Tensor) -> None:
         """Learn how wrong the transitions at `index` were."""
+
+    def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """What a checkpoint keeps."""
+
+    def restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:
+        """Take back what `state` gave. Raises ValueError where it is not that of such a memory."""
 
 
 class Uniform:
@@ -210,16 +223,25 @@ class Uniform:
         return self.ring.append(steps)
 
     def sample(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Uniform over the transitions: rows that only hold a final observation are drawn again."""
-        index = self._draw(batch_size)
-        while (wrong := self._final[index]).any():
-            index[wrong] = self._draw(int(np.count_nonzero(wrong)))
-        return torch.from_numpy(index), torch.ones(batch_size)
+        """Uniform over the transitions."""
+        return torch.from_numpy(self.draw(batch_size)), torch.ones(batch_size)
 
-    def reweigh(self, index: Tensor, loss: Tensor) -> None:
+    def draw(self, count: int) -> Array:
+        """Rows of transitions, `[count]`: rows that only hold a final observation are drawn again."""
+        starts, lanes = self.ring.starts, self.ring.num_envs
+        index: Array = self.rng.integers(starts.start * lanes, starts.stop * lanes, size=count)
+        index %= self.ring.rows * lanes
+        while (wrong := self._final[index]).any():
+            index[wrong] = self.draw(int(np.count_nonzero(wrong)))
+        return index
+
+    def reweigh(self, index: Tensor, error: Tensor) -> None:
         """Nothing to learn."""
 
-    def _draw(self, count: int) -> Array:
-        starts, lanes = self.ring.starts, self.ring.num_envs
-        draw = self.rng.integers(starts.start * lanes, starts.stop * lanes, size=count)
-        return draw % (self.ring.rows * lanes)
+    def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
+        """The ring's."""
+        return self.ring.state()
+
+    def restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:
+        """The ring's."""
+        self.ring.restore(arrays, state)

@@ -49,8 +49,11 @@ class Batch:
 
     def to(self, device: torch.device) -> "Batch":
         """The same transitions on another device."""
-        columns = {name: getattr(self, name) for name in self.__slots__}
-        return Batch(**{name: column if column is None else column.to(device) for name, column in columns.items()})
+
+        def moved(column: Tensor | None) -> Any:
+            return None if column is None else column.to(device)
+
+        return Batch(*(moved(getattr(self, name)) for name in self.__slots__))
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,14 +98,15 @@ class Categorical:
     def backup(self, z: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
         """The probabilities z of atoms moved to `reward + discount * atom`, projected onto the atoms, `[..., K]`.
 
-        Each moved atom's probability is shared by its two neighbours in proportion to their nearness: atom i gets
-        the part 1 - |moved - i| (in atoms), never less than 0. Mass is kept, and inside the support the mean.
+        Each moved atom's probability is shared by its two neighbours in proportion to their nearness. Mass is kept,
+        and so is the mean while every moved atom is inside the support.
         """
-        atoms = self.support(z)
-        moved = (reward[..., None] + discount[..., None] * atoms).clamp(self.v_min, self.v_max)
+        moved = reward[..., None] + discount[..., None] * self.support(z)
         place = (moved - self.v_min) * ((self.atoms - 1) / (self.v_max - self.v_min))  # in atoms, [..., K]
-        near = (1 - (place[..., None, :] - torch.arange(self.atoms).to(atoms)[:, None]).abs()).clamp(min=0)
-        return (near @ z[..., None]).squeeze(-1)
+        low = place.floor().clamp(0, self.atoms - 2)  # the last atom is all on the upper side of the one before it
+        upper = (place - low).clamp(0, 1)  # beyond the support, all on its end
+        shared = torch.zeros_like(z).scatter_add(-1, low.long(), z * (1 - upper))
+        return shared.scatter_add(-1, low.long() + 1, z * upper)
 
     def expected(self, y: Tensor) -> Tensor:
         """The mean of probabilities, `[...]`."""

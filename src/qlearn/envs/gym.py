@@ -1,5 +1,6 @@
 """Any Gymnasium environment with Discrete actions, one or many copies, stepped in this process."""
 
+import dataclasses
 import importlib
 import os
 import re
@@ -144,6 +145,10 @@ class GymEnvs:
         self._obs = np.zeros((num_envs, *self.space.shape), self.space.dtype)
         self._ended = np.ones(num_envs, np.bool_)
         self.episodes = [0] * num_envs  # episodes started, by environment
+        self.mask: Array | None = None
+        if "action_mask" in self._reset(0)[1]:  # no space says so
+            self.space = dataclasses.replace(self.space, masked=True)
+            self.mask = np.ones((num_envs, self.space.num_actions), np.bool_)
 
     def reset(self) -> Array:
         """Start the next episode in every environment; observations `[E, *shape]`."""
@@ -162,11 +167,12 @@ class GymEnvs:
                 continue
             try:
                 result = self.envs[index].step(choice + self.encoder.first_action)
-                obs, reward[index], terminated[index], truncated, _ = result
+                obs, reward[index], terminated[index], truncated, info = result
             except Exception as error:
                 raise EnvError(f"{self.env_id} raised {type(error).__name__} in step(): {_line(error)}") from error
             self._observe(index, obs)
             self._ended[index] = done[index] = terminated[index] or truncated
+            self._allow(index, info)
         if not np.isfinite(reward).all():
             raise EnvError(f"{self.env_id} returned a reward of {reward[~np.isfinite(reward)][0]} from step()")
         return self._obs.copy(), reward, terminated, done
@@ -187,14 +193,40 @@ class GymEnvs:
             close_quietly(env)
 
     def _start(self, index: int) -> None:
-        seed = episode_seed(self.seed, self.stream, self.episodes[index] * self.num_envs + index)
-        try:
-            obs, _ = self.envs[index].reset(seed=seed)
-        except Exception as error:
-            raise EnvError(f"{self.env_id} raised {type(error).__name__} in reset(): {_line(error)}") from error
+        obs, info = self._reset(index)
         self._observe(index, obs)
         self._ended[index] = False
+        self._allow(index, info)
         self.episodes[index] += 1
+
+    def _reset(self, index: int) -> tuple[Any, dict[str, Any]]:
+        seed = episode_seed(self.seed, self.stream, self.episodes[index] * self.num_envs + index)
+        try:
+            obs, info = self.envs[index].reset(seed=seed)
+        except Exception as error:
+            raise EnvError(f"{self.env_id} raised {type(error).__name__} in reset(): {_line(error)}") from error
+        return obs, info
+
+    def _allow(self, index: int, info: dict[str, Any]) -> None:
+        """Note which actions `info` allows; where an episode has ended, it may be none, and then all are noted."""
+        given = info.get("action_mask")
+        if self.mask is None:
+            if given is not None:
+                raise EnvError(
+                    f"{self.env_id} gives an action_mask in step(), but gave none in its first reset(); "
+                    "put one into the info of reset() too"
+                )
+            return
+        mask = np.ones(self.space.num_actions, np.bool_) if given is None else np.asarray(given).astype(np.bool_)
+        if mask.shape != (self.space.num_actions,):
+            raise EnvError(
+                f"{self.env_id} gave an action_mask of shape {mask.shape} for {self.space.num_actions} actions"
+            )
+        if not mask.any():
+            if not self._ended[index]:
+                raise EnvError(f"{self.env_id} gave an action_mask that allows no action, and the episode goes on")
+            mask[:] = True
+        self.mask[index] = mask
 
     def _observe(self, index: int, obs: Any) -> None:
         try:

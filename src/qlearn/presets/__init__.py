@@ -7,7 +7,8 @@ from typing import Any
 
 from qlearn.config import Config, flatten, override
 from qlearn.errors import UsageError, nearest
-from qlearn.presets.catalogue import DQN, DQN_EXPECTED, DQN_TUNED, INTRO, INTRO_EXPECTED, Changes
+from qlearn.presets import catalogue as c
+from qlearn.presets.catalogue import Changes
 
 __all__ = ["PRESETS", "Preset", "diff", "get", "preset"]
 
@@ -16,8 +17,9 @@ __all__ = ["PRESETS", "Preset", "diff", "get", "preset"]
 class Preset:
     """A named configuration: what it changes in `base`, and in which environments it changes more.
 
-    `tuned` maps the name of an environment without namespace and version to further changes. `expected` maps
-    environment ids to the scores that `benchmarks/` measured.
+    `base` is the preset that it starts from, as that is tuned for the environment, or the defaults. `tuned` maps an
+    environment's name without version, or its namespace (`ALE`), to further changes. `expected` maps environment ids to
+    the scores that `benchmarks/` measured, `published` is what its source reports.
     """
 
     name: str
@@ -26,14 +28,19 @@ class Preset:
     changes: Changes
     tuned: Mapping[str, Changes] = field(default_factory=dict)
     expected: Mapping[str, str] = field(default_factory=dict)
+    base: "Preset | None" = None
+    published: str = ""
 
     def config(self, env_id: str | None = None) -> Config:
         """The configuration for an environment; without one, what the preset is before any tuning."""
-        config = override(override(Config(), {"preset": self.name}), self.changes)
+        config = self.base.config(env_id) if self.base else Config()
+        config = override(override(config, {"preset": self.name}), self.changes)
         if env_id is None:
             return config
         config = override(config, {"env": {"id": env_id}})
-        return override(config, self.tuned.get(family(env_id), {}))
+        for name in (namespace(env_id), family(env_id)):
+            config = override(config, self.tuned.get(name, {}))
+        return config
 
 
 def family(env_id: str) -> str:
@@ -41,23 +48,127 @@ def family(env_id: str) -> str:
     return re.sub(r"^.*[:/]|-v\d+$", "", env_id)
 
 
+def namespace(env_id: str) -> str:
+    """`ALE` for `ALE/Pong-v5`, nothing for `CartPole-v1`."""
+    return env_id.rpartition(":")[2].rpartition("/")[0]
+
+
+DQN = Preset(
+    "dqn",
+    "deep Q-learning, with entries for the classic environments; the default",
+    "ours, after Mnih et al. (2015); docs/benchmarks.md says what each setting is for. Atari: Dopamine (JAX)",
+    c.DQN,
+    c.DQN_TUNED,
+    c.DQN_EXPECTED,
+    published="Atari-57 median 79 % of human",
+)
+
 PRESETS: dict[str, Preset] = {
     p.name: p
     for p in (
-        Preset(
-            "dqn",
-            "deep Q-learning, with entries for the classic environments; the default",
-            "ours; docs/benchmarks.md says what each setting is for",
-            DQN,
-            DQN_TUNED,
-            DQN_EXPECTED,
-        ),
+        DQN,
         Preset(
             "intro",
             "the set-up of the tutorial that this project started from",
             "An Easy Intro to Deep Q-Learning (datahubbs.com, 2019)",
-            INTRO,
-            expected=INTRO_EXPECTED,
+            c.INTRO,
+            expected=c.INTRO_EXPECTED,
+        ),
+        Preset(
+            "double",
+            "the online network chooses the action that the target network values",
+            "van Hasselt et al. (2016). Atari: DQN Zoo, tuned",
+            c.DOUBLE,
+            c.DOUBLE_TUNED,
+            base=DQN,
+            published="Atari-57 median 118 % of human",
+        ),
+        Preset(
+            "dueling",
+            "a stream for the state's value, one for the actions' advantages",
+            "Wang et al. (2016). Atari: on DQN Zoo's tuned Double DQN",
+            c.DUELING,
+            c.DUELING_TUNED,
+            base=DQN,
+            published="Atari-57 median 151 % of human",
+        ),
+        Preset(
+            "per",
+            "transitions with large errors are sampled more often",
+            "Schaul et al. (2016). Atari: DQN Zoo, on Double DQN",
+            c.PER,
+            c.PER_TUNED,
+            base=DQN,
+            published="Atari-54 median 137 % of human",
+        ),
+        Preset(
+            "nstep",
+            "more steps of reward before the bootstrap than dqn has: 5 for its 3, 3 for its 1",
+            "Watkins (1989), Hessel et al. (2018)",
+            c.NSTEP,
+            c.NSTEP_TUNED,
+            base=DQN,
+        ),
+        Preset(
+            "noisy",
+            "noise of learned size in the weights explores, not epsilon",
+            "Fortunato et al. (2018)",
+            c.NOISY,
+            c.NOISY_TUNED,
+            base=DQN,
+            published="Atari-57 median 123 % of human",
+        ),
+        Preset(
+            "c51",
+            "the return's distribution over fixed atoms",
+            "Bellemare et al. (2017). Atari: DQN Zoo",
+            c.C51,
+            c.C51_TUNED,
+            base=DQN,
+            published="Atari-57 median 178 % of human",
+        ),
+        Preset(
+            "qr",
+            "the return's quantiles at fixed levels (QR-DQN)",
+            "Dabney, Rowland et al. (2018). Atari: DQN Zoo",
+            c.QR,
+            c.QR_TUNED,
+            base=DQN,
+            published="Atari-57 median 211 % of human",
+        ),
+        Preset(
+            "iqn",
+            "the return's quantiles at levels drawn anew each time (implicit quantile networks)",
+            "Dabney, Ostrovski et al. (2018). Atari: DQN Zoo",
+            c.IQN,
+            c.IQN_TUNED,
+            base=DQN,
+            published="Atari-57 median 238 % of human",
+        ),
+        Preset(
+            "rainbow",
+            "double, dueling, prioritised, three-step, noisy, C51: all at once",
+            "Hessel et al. (2018). Atari: DQN Zoo",
+            c.RAINBOW,
+            c.RAINBOW_TUNED,
+            base=DQN,
+            published="Atari-54 median 227 % of human",
+        ),
+        Preset(
+            "m-dqn",
+            "a soft policy is backed up, and the reward gains its log-probability",
+            "Vieillard et al. (2020)",
+            c.MUNCHAUSEN,
+            c.M_DQN_TUNED,
+            base=DQN,
+        ),
+        Preset(
+            "m-iqn",
+            "iqn with the backup of m-dqn",
+            "Vieillard et al. (2020)",
+            c.M_IQN,
+            c.M_IQN_TUNED,
+            base=DQN,
         ),
     )
 }

@@ -21,36 +21,28 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from qlearn.build import Parts
+from qlearn.engine import load_module_tensors
 from qlearn.errors import RunError
 from qlearn.runs.files import new_directory, reading, write_bytes, writing
-from qlearn.types import Array
 
 FORMAT = 1
 MANIFEST = "MANIFEST.json"
-NAMES = ("networks.safetensors", "optimizer.safetensors", "replay.safetensors", "state.json")
+NETWORKS, REPLAY, STATE = "networks.safetensors", "replay.safetensors", "state.json"
+NAMES = (NETWORKS, "optimizer.safetensors", REPLAY, STATE)  # optimizer and replay where the algorithm has them
 
 
 def save(parts: Parts, directory: Path, steps: int, progress: dict[str, Any], keep: int) -> Path:
     """Write the state of a run as `directory/steps-NNNNNNNNN`, then remove all but the newest `keep`."""
     path = directory / f"steps-{steps:09d}"
-    learner, ring = parts.learner, parts.replay.ring
-    networks = {f"online.{k}": v for k, v in learner.online.state_dict().items()}
-    networks |= {f"target.{k}": v for k, v in learner.target.state_dict().items()}
-    rows, ring_state = ring.state()
-    moments = learner.optimizer.state_dict()["state"].get(0, {})
-    state = {
-        "progress": progress,
-        "ring": ring_state,
-        "rng": {"actor": parts.actor.rng.bit_generator.state, "replay": parts.replay.rng.bit_generator.state},
-        "env_episodes": parts.envs.episodes,
-    }
+    generators = {name: rng.bit_generator.state for name, rng in parts.generators().items()}
+    state = {"progress": progress, "rng": generators, "env_episodes": parts.envs.episodes}
+    files = {f"{name}.safetensors": save_tensors(tensors) for name, tensors in parts.learner.tensors().items()}
+    if parts.replay is not None:
+        rows, state["ring"] = parts.replay.state()
+        rows |= {"last_obs": parts.actor.obs} | ({} if parts.actor.mask is None else {"last_mask": parts.actor.mask})
+        files[REPLAY] = save_arrays({k: v.astype(np.uint8) if v.dtype == bool else v for k, v in rows.items()})
+    files[STATE] = json.dumps(state).encode()
     with new_directory(path) as temporary:
-        files = {
-            "networks.safetensors": save_tensors({k: v.detach().clone() for k, v in networks.items()}),
-            "optimizer.safetensors": save_tensors({k: torch.as_tensor(v) for k, v in moments.items()}),
-            "replay.safetensors": save_arrays({**_bytes_for_bools(rows), "last_obs": parts.actor.obs}),
-            "state.json": json.dumps(state).encode(),
-        }
         for name, data in files.items():
             write_bytes(temporary / name, data)
         digests = {k: {"bytes": len(v), "sha256": hashlib.sha256(v).hexdigest()} for k, v in files.items()}
@@ -93,6 +85,8 @@ class Checkpoint:
     def read(self, name: str) -> bytes:
         """A file of the checkpoint, where it is what the manifest says."""
         with reading(self.path / name):
+            if name not in NAMES:
+                raise KeyError(name)
             digest = self._digests[name]
             data = (self.path / name).read_bytes()
             if len(data) != digest["bytes"] or hashlib.sha256(data).hexdigest() != digest["sha256"]:
@@ -101,29 +95,37 @@ class Checkpoint:
 
     def load_network(self, network: torch.nn.Module) -> None:
         """Fill the online network."""
-        _load(network, self._tensors("networks.safetensors"), "online.", self.path)
+        with reading(f"{self.path} (for this configuration)"):
+            load_module_tensors(network, self._tensors(NETWORKS), "online.")
 
     def restore(self, parts: Parts) -> dict[str, Any]:
         """Fill all parts of a run, and return its progress. The running episodes are started anew."""
-        tensors = self._tensors("networks.safetensors")
-        _load(parts.learner.online, tensors, "online.", self.path)
-        _load(parts.learner.target, tensors, "target.", self.path)
         with reading(f"{self.path} (for this configuration)"):
-            state = json.loads(self.read("state.json"))
-            rows = load_arrays(self.read("replay.safetensors"))
-            moments = self._tensors("optimizer.safetensors")
-            optimizer = parts.learner.optimizer
-            groups = optimizer.state_dict()["param_groups"]
-            optimizer.load_state_dict({"state": {0: moments} if moments else {}, "param_groups": groups})
-            last_obs = rows.pop("last_obs")
-            parts.replay.ring.restore({k: v.astype(bool) if k in BOOLS else v for k, v in rows.items()}, state["ring"])
-            parts.replay.ring.cut(last_obs)
-            parts.actor.rng.bit_generator.state = state["rng"]["actor"]
-            parts.replay.rng.bit_generator.state = state["rng"]["replay"]
+            state = json.loads(self.read(STATE))
+            parts.learner.restore(
+                {name: self._tensors(f"{name}.safetensors") for name in ("networks", "optimizer") if self.has(name)}
+            )
+            if parts.replay is not None:
+                rows = load_arrays(self.read(REPLAY))
+                rows = {k: v.astype(bool) if k in BOOLS else v for k, v in rows.items()}
+                last = rows.pop("last_obs"), rows.pop("last_mask", None)
+                parts.replay.restore(rows, state["ring"])
+                parts.replay.ring.cut(*last)
+            for name, rng in parts.generators().items():
+                rng.bit_generator.state = state["rng"][name]
             parts.envs.continue_after(state["env_episodes"])
             progress = dict(state["progress"])
         parts.actor.restart()
         return progress
+
+    def has(self, name: str) -> bool:
+        """Whether there are tensors of that name."""
+        return f"{name}.safetensors" in self.names
+
+    @property
+    def names(self) -> list[str]:
+        """The files that it says it has."""
+        return [name for name in NAMES if name in self._digests]
 
     def _tensors(self, name: str) -> dict[str, torch.Tensor]:
         with reading(self.path / name):
@@ -131,8 +133,8 @@ class Checkpoint:
             return tensors
 
 
-def newest(directory: Path, names: Sequence[str] = NAMES) -> Checkpoint:
-    """The newest checkpoint in which the files `names` are whole; a damaged one is passed over with a warning.
+def newest(directory: Path, names: Sequence[str] = ()) -> Checkpoint:
+    """The newest checkpoint in which the files `names`, or all, are whole; a damaged one is passed over with a warning.
 
     Raises:
         RunError: there is none.
@@ -141,7 +143,7 @@ def newest(directory: Path, names: Sequence[str] = NAMES) -> Checkpoint:
     for path in reversed(found):
         try:
             checkpoint = Checkpoint(path)
-            for name in names:
+            for name in names or checkpoint.names:
                 checkpoint.read(name)
         except RunError as error:
             if path == found[0]:
@@ -152,19 +154,4 @@ def newest(directory: Path, names: Sequence[str] = NAMES) -> Checkpoint:
     raise RunError(f"{directory} holds no checkpoint: the run ended before its first one")
 
 
-BOOLS = ("terminated", "done", "final")
-
-
-def _bytes_for_bools(rows: dict[str, Array]) -> dict[str, Array]:
-    return {k: v.astype(np.uint8) if k in BOOLS else v for k, v in rows.items()}
-
-
-def _load(module: torch.nn.Module, tensors: dict[str, torch.Tensor], prefix: str, path: Path) -> None:
-    mine = {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
-    own = module.state_dict()
-    wrong = [k for k in own if k not in mine or mine[k].shape != own[k].shape] + [k for k in mine if k not in own]
-    if wrong:
-        raise RunError(f"the network in {path} is another one: {wrong[0]} does not fit")
-    with torch.no_grad():
-        for name, tensor in own.items():
-            tensor.copy_(mine[name])
+BOOLS = ("terminated", "done", "final", "mask", "last_mask")

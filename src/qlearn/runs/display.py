@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TaskID, TimeRemainingColumn
 from rich.text import Text
@@ -113,8 +114,8 @@ class Terminal:
         parts = [
             f"episode {progress.episodes:,}",
             f"mean return {mean:.1f}" if mean is not None else "mean return -",
-            f"epsilon {progress.tick.epsilon:.2f}",
-            f"loss {statistics['loss']:.3g}" if "loss" in statistics else "warm-up",
+            f"epsilon {np.mean(progress.tick.epsilon):.2f}",
+            *(f"{name} {statistics[name]:.3g}" for name in ("loss", "td_error") if name in statistics),
         ]
         if self._speed is not None:
             parts.append(f"{self._speed:,.0f} steps/s")

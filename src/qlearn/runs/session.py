@@ -12,6 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 
 from qlearn.agent import Agent
@@ -111,7 +112,7 @@ def load(path: str | Path, network: MakeNetwork | None = None) -> Agent:
     """
     path = Path(path)
     config = directory.trusted_config(path)
-    saved = checkpoint.newest(path / directory.CHECKPOINTS, ["networks.safetensors"])
+    saved = checkpoint.newest(path / directory.CHECKPOINTS, [checkpoint.NETWORKS])
     on_cpu = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, device="cpu"))
     net, value, encoder = policy_parts(on_cpu, network)
     saved.load_network(net)
@@ -202,7 +203,7 @@ class _Session:
 
     def _log(self) -> dict[str, float]:
         progress = self.progress
-        statistics = self.parts.learner.statistics()
+        statistics, replay = self.parts.learner.statistics(), self.parts.replay
         progress.wall_seconds = time.monotonic() - self._started
         seconds, steps = progress.wall_seconds - self._logged[0], progress.tick.steps - self._logged[1]
         self._logged = (progress.wall_seconds, progress.tick.steps)
@@ -211,8 +212,8 @@ class _Session:
             progress.tick.steps,
             {
                 "updates": progress.tick.updates,
-                "epsilon": progress.tick.epsilon,
-                "replay_fill": self.parts.replay.ring.fill,
+                "epsilon": float(np.mean(progress.tick.epsilon)),
+                **({} if replay is None else {"replay_fill": replay.ring.fill}),
                 **statistics,
                 "mean_return": progress.mean_return,
                 "episodes": progress.episodes,
