@@ -312,7 +312,7 @@ def test_what_a_checkpoint_keeps_is_all_that_the_learner_is() -> None:
     for each in (learner, other):
         each.update(rows, final, actor.obs, None)
     mine, theirs = learner.tensors(), other.tensors()
-    assert {f"online.{name}" for name in learner.online.state_dict()} == set(mine["networks"])
+    assert {*(f"online.{name}" for name in learner.online.state_dict()), "generator"} == set(mine["networks"])
     for file in ("networks", "optimizer"):
         assert mine[file].keys() == theirs[file].keys()
         assert mine[file]
@@ -345,7 +345,7 @@ def test_nan_is_named_and_spares_the_weights(poison: str, named: str) -> None:
     with pytest.raises(NotFiniteError, match=re.escape(named)):
         learner.update(rows, final, actor.obs, None)
     assert torch.equal(before, learner.online.get_parameter("layers.4.weight"))
-    assert not learner.optimizer.state_dict()["state"]
+    assert not learner.descent.optimizer.state_dict()["state"]
 
 
 def test_statistics_are_of_the_last_minibatch() -> None:
@@ -363,7 +363,10 @@ def test_statistics_are_of_the_last_minibatch() -> None:
     assert statistics["q_mean"] == pytest.approx(q.max(-1).values.mean().item())
     error = (batch.target - q.gather(1, batch.action[:, None])[:, 0]).abs().mean().item()
     assert statistics["td_error"] == pytest.approx(error, rel=1e-5)
-    assert (statistics["loss"], statistics["grad_norm"]) == (learner.gradient.loss, learner.gradient.norm)
+    assert (statistics["loss"], statistics["grad_norm"]) == (
+        learner.descent.gradient.loss,
+        learner.descent.gradient.norm,
+    )
 
 
 def test_the_gradient_and_the_learning_rate_are_as_told() -> None:
@@ -374,7 +377,7 @@ def test_the_gradient_and_the_learning_rate_are_as_told() -> None:
     before = learner.q_values(torch.ones(1, 3))
     learner.update(rows, final, actor.obs, None)
     assert torch.equal(before, learner.q_values(torch.ones(1, 3)))
-    assert learner.gradient.norm > 0.5
+    assert learner.descent.gradient.norm > 0.5
     flat = torch.cat([p.grad.flatten() for p in learner.online.parameters() if p.grad is not None])
     assert flat.norm().item() == pytest.approx(0.5, rel=1e-5)
 
@@ -432,7 +435,7 @@ def test_it_finds_the_values_of_endless_rounds_whatever_their_time_limit(trace: 
 def test_the_file_reads_as_the_algorithm() -> None:
     """Its seven lines open it, and each comes back as a comment where it happens, in order."""
     text = Path(pqn.__file__).read_text()
-    head, _, body = text.partition('"""\n\nimport')
+    head, _, body = text.partition('"""\n\n')
     assert [int(n) for n in re.findall(r"^    +(\d)  ", head, re.M)] == list(range(1, 8))
     marks = [int(n) for marks in re.findall(r"# ((?:\d, )*\d)$", body, re.M) for n in marks.split(", ")]
     assert set(marks) == set(range(1, 8))
