@@ -303,6 +303,20 @@ def test_a_picture_of_several_environments_has_a_row_for_each(tmp_path: Path) ->
     assert "<!-- 3,000 -->" not in drawn  # there not every seed has a value
 
 
+def test_what_was_changed_is_named_and_never_torn(tmp_path: Path) -> None:
+    from qlearn.config import override
+
+    for seed, hidden in ((1, 8), (2, 8), (3, 16)):
+        path = fake(tmp_path / str(seed), seed, 1000)
+        changes = {"network": {"hidden": (hidden,)}, "replay": {"warmup_steps": 7}, "steps": seed * 1000}
+        directory.write_config(path, override(directory.read_config(path), changes))
+    plot([tmp_path / str(seed) for seed in (1, 2, 3)], tmp_path / "p.svg")
+    drawn = (tmp_path / "p.svg").read_text()
+    assert "<!-- dqn, network.hidden (8,), -->" in drawn
+    assert "<!-- replay.warmup_steps 7, 2 seeds -->" in drawn
+    assert "<!-- replay.warmup_steps 7, 1 seed -->" in drawn
+
+
 def test_a_picture_needs_something_to_draw(tmp_path: Path) -> None:
     fake(tmp_path / "a", 1, 1000)
     fake(tmp_path / "b", 2, 10)

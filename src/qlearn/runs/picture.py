@@ -126,7 +126,9 @@ def _many(drawn: Sequence[_Drawn]) -> Any:
         label: (color, DASHES[n // count % len(DASHES)], "white" if n // count % 2 else color)
         for n, (label, color) in enumerate((label, COLORS[n % count]) for n, label in enumerate(labels))
     }
-    heights = [max(3.4, 1.3 + ROW * len(of)) for of in groups.values()]
+    heights = [
+        max(3.4, 1.3 + ROW * len(of) * max(1 + _lines(name).count("\n") for name in of)) for of in groups.values()
+    ]
     layout = ConstrainedLayoutEngine(w_pad=0.1, h_pad=0.08, wspace=0.02, hspace=0.04)
     figure = Figure(figsize=(13, sum(heights) + 0.4), dpi=120, layout=layout)
     panels = figure.subplots(
@@ -190,7 +192,7 @@ def _scores(axes: Any, scores: Mapping[str, Array], looks: Mapping[str, Look], g
         beside = axes.get_yaxis_transform()  # x in parts of the panel, y as the scores have it
         axes.plot([-0.09, -0.015], [place] * 2, transform=beside, color=color, linestyle=dashes, lw=1.8, clip_on=False)
     names = [
-        fill(label if len(counts) == 1 else f"{label}, {_seeds(len(sample))}", 30) for label, sample in scores.items()
+        _lines(label if len(counts) == 1 else f"{label}, {_seeds(len(sample))}") for label, sample in scores.items()
     ]
     axes.set_yticks(range(len(scores)), names)
     axes.tick_params(axis="y", length=0, pad=34)
@@ -209,6 +211,12 @@ def _near(goal: float | None, limits: tuple[float, float]) -> bool:
     """Whether a line at the goal leaves the rest of a panel room to be seen."""
     low, high = limits
     return goal is not None and low - (high - low) / 2 <= goal <= high + (high - low) / 2
+
+
+def _lines(label: str) -> str:
+    """A label in lines that are not too long, broken between its parts alone."""
+    parts = label.replace(" ", "\xa0").replace(",\xa0", ", ")
+    return fill(parts, 30, break_long_words=False, break_on_hyphens=False).replace("\xa0", " ")
 
 
 def _seeds(count: int) -> str:
