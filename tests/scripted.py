@@ -102,3 +102,41 @@ class Corridor(gym.Env[Any, Any]):
 
 
 gym.register("Corridor-v0", f"{__name__}:Corridor", max_episode_steps=30)
+
+
+class Doors(gym.Env[Any, Any]):
+    """Five doors, of which a mask allows two at each step, by turns; a door that is not allowed is an error.
+
+    The reward is the number of the door. Options make the mask break its contract.
+    """
+
+    observation_space = spaces.Discrete(5)
+    action_space = spaces.Discrete(5)
+
+    def __init__(self, fault: str = "", render_mode: str | None = None) -> None:
+        self.fault, self.place, self.render_mode = fault, 0, render_mode
+
+    def mask(self) -> Any:
+        mask = np.zeros(5, np.int8)
+        mask[[self.place, (self.place + 2) % 5]] = 1
+        if self.place == 3 and self.fault == "shape":
+            return mask[:4]
+        if self.place == 3 and self.fault == "nothing":
+            return mask * 0
+        return mask
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.place = int(self.np_random.integers(3))
+        return self.place, {} if self.fault == "late" else {"action_mask": self.mask()}
+
+    def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
+        if not self.fault and not self.mask()[action]:
+            raise ValueError(f"door {action} is not allowed at {self.place}")
+        self.place += 1
+        over = self.place == 5
+        info = {"action_mask": np.zeros(5, np.int8) if over else self.mask()}
+        return self.place % 5, float(action), over, False, info
+
+
+gym.register("Doors-v0", f"{__name__}:Doors", max_episode_steps=30)

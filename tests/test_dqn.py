@@ -15,7 +15,7 @@ from qlearn.errors import NotFiniteError
 from qlearn.exploration import Linear
 from qlearn.networks import Custom, Encode, QNetwork, make_head
 from qlearn.replay import Ring, Uniform
-from qlearn.types import Batch, Dist, Space, Tick
+from qlearn.types import Batch, Dist, Tick
 from qlearn.values import Scalar
 from tests.scripted import Scripted
 
