@@ -17,7 +17,7 @@ from qlearn.errors import RunError, UsageError, nearest
 from qlearn.runs.files import reading, replace_file, writing
 
 CONFIG, COMMAND, METRICS, SUMMARY = "config.toml", "command.txt", "metrics.jsonl", "summary.json"
-CURVE, TENSORBOARD, CHECKPOINTS = "learning_curve.png", "tensorboard", "checkpoints"
+CURVE, TENSORBOARD, CHECKPOINTS, TABLE = "learning_curve.png", "tensorboard", "checkpoints", "table.png"
 
 
 def create(config: Config, where: str | Path | None = None, command: str = "") -> Path:

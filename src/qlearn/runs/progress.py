@@ -81,3 +81,26 @@ def threshold(config: Config) -> float | None:
         return config.reward_threshold
     spec = gym.registry.get(config.env.id.rpartition(":")[2])
     return None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold)
+
+
+def verdict(summary: dict[str, Any], config: Config) -> str:
+    """How a run went, in a sentence."""
+    mean, goal = summary["mean_return"], summary["reward_threshold"]
+    mean_text = (
+        "no episode has ended" if mean is None else f"mean return of the last {config.window} episodes {mean:.1f}"
+    )
+    if summary["solved"]:
+        return (
+            f"Solved in {summary['solved_at_episode']:,} episodes ({summary['solved_at_step']:,} steps): the mean "
+            f"return of {config.window} episodes reached {goal:g}. Now: {mean_text}."
+        )
+    limit = (
+        f"the limit of {config.max_episodes:,} episodes"
+        if config.max_episodes is not None and summary["episodes"] >= config.max_episodes
+        else f"the limit of {config.steps:,} steps"
+    )
+    if goal is None:
+        return f"Done: {limit} was reached after {summary['episodes']:,} episodes; {mean_text}."
+    best = summary["best_mean_return"]
+    best_text = "" if best is None else f", at best {best:.1f}"
+    return f"Not solved: {limit} was reached; {mean_text}{best_text} (solved at {goal:g})."

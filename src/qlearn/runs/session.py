@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from qlearn import tabular
 from qlearn.agent import Agent
 from qlearn.build import MakeNetwork, Parts, build, policy_parts, threads
 from qlearn.config import Config, check
@@ -25,6 +26,7 @@ from qlearn.runs.files import reading, replace_file
 from qlearn.runs.metrics import Metrics
 from qlearn.runs.picture import plot
 from qlearn.runs.progress import Progress, threshold
+from qlearn.runs.table import draw_table
 
 
 class Interrupted(QlearnError):
@@ -158,6 +160,9 @@ class _Session:
         replace_file(self.path / directory.SUMMARY, json.dumps(summary, indent=2).encode() + b"\n")
         plot([self.path], self.path / directory.CURVE)
         learner = self.parts.learner
+        if isinstance(learner, tabular.Learner):
+            table, env = learner.online, self.parts.envs.envs[0]
+            draw_table(table.q.numpy(), table.visits.numpy(), env, self.config.env.id, self.path / directory.TABLE)
         agent = Agent(learner.online, learner.value, self.parts.envs.encoder, stack=self.config.env.frame_stack)
         return Run(self.path, summary, agent)
 
@@ -301,26 +306,3 @@ def _threads(count: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
-
-
-def verdict(summary: dict[str, Any], config: Config) -> str:
-    """How a run went, in a sentence."""
-    mean, goal = summary["mean_return"], summary["reward_threshold"]
-    mean_text = (
-        "no episode has ended" if mean is None else f"mean return of the last {config.window} episodes {mean:.1f}"
-    )
-    if summary["solved"]:
-        return (
-            f"Solved in {summary['solved_at_episode']:,} episodes ({summary['solved_at_step']:,} steps): the mean "
-            f"return of {config.window} episodes reached {goal:g}. Now: {mean_text}."
-        )
-    limit = (
-        f"the limit of {config.max_episodes:,} episodes"
-        if config.max_episodes is not None and summary["episodes"] >= config.max_episodes
-        else f"the limit of {config.steps:,} steps"
-    )
-    if goal is None:
-        return f"Done: {limit} was reached after {summary['episodes']:,} episodes; {mean_text}."
-    best = summary["best_mean_return"]
-    best_text = "" if best is None else f", at best {best:.1f}"
-    return f"Not solved: {limit} was reached; {mean_text}{best_text} (solved at {goal:g})."
