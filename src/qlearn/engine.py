@@ -134,7 +134,7 @@ class Descent:
         memory = self.optimizer.state_dict()["state"].get(0, {})
         return {
             "networks": {**module_tensors(self.network, "online."), "generator": self.rng.get_state()},
-            "optimizer": {name: torch.as_tensor(value) for name, value in memory.items()},
+            "optimizer": {name: torch.as_tensor(value).clone() for name, value in memory.items()},
         }
 
     def restore(self, tensors: Tensors) -> None:

@@ -73,7 +73,7 @@ def image_layout(shape: tuple[int, ...]) -> tuple[int, int, int, bool] | None:
     return (channels, height, width, last) if min(height, width) >= 36 else None
 
 
-def convolutions(shape: tuple[int, ...], layer_norm: bool = False) -> tuple[list[nn.Module], int]:
+def nature(shape: tuple[int, ...], layer_norm: bool = False) -> tuple[list[nn.Module], int]:
     """The convolutions of Mnih et al. (2015), and the number of their features: 3,136 of 84 x 84.
 
     `shape` is channels, height, width; an image with its channels last is turned.
@@ -81,16 +81,31 @@ def convolutions(shape: tuple[int, ...], layer_norm: bool = False) -> tuple[list
     layout = image_layout(shape)
     if layout is None:
         raise UsageError(f"network.torso nature needs an image of at least 36 x 36, not {shape}; use mlp")
-    channels, height, width, last = layout
-    layers: list[nn.Module] = [ChannelsFirst()] if last else []
-    for filters, size, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+    *image, last = layout
+    layers, features = convolutions(image, ((32, 8, 4), (64, 4, 2), (64, 3, 1)), layer_norm)
+    return [ChannelsFirst(), *layers] if last else layers, features
+
+
+def minatar(shape: tuple[int, ...], layer_norm: bool = False) -> tuple[list[nn.Module], int]:
+    """The one convolution of Young & Tian (2019), and the number of its features: 1,024 of 10 x 10."""
+    if len(shape) != 3 or min(shape[1:]) < 3:
+        raise UsageError(f"network.torso minatar needs an image, channels first, not {shape}; use mlp")
+    return convolutions(shape, ((16, 3, 1),), layer_norm)
+
+
+def convolutions(
+    image: Sequence[int], filters: Sequence[tuple[int, int, int]], layer_norm: bool
+) -> tuple[list[nn.Module], int]:
+    """Convolutions (filters, size, stride) with ReLU after each of an image (channels, height, width), and its features."""
+    layers: list[nn.Module] = []
+    channels, height, width = image
+    for count, size, stride in filters:
         height, width = (height - size) // stride + 1, (width - size) // stride + 1
-        layers += [
-            nn.Conv2d(channels, filters, size, stride),
-            *([nn.LayerNorm([filters, height, width])] if layer_norm else []),
-            nn.ReLU(),
-        ]
-        channels = filters
+        layers.append(nn.Conv2d(channels, count, size, stride))
+        if layer_norm:
+            layers.append(nn.LayerNorm([count, height, width]))
+        layers.append(nn.ReLU())
+        channels = count
     return [*layers, nn.Flatten()], channels * height * width
 
 
@@ -291,8 +306,11 @@ def make_torso(
     `hidden` are the hidden layers but the last, which is the head's. auto is nature for images that it can take, else
     mlp.
     """
+    layers: list[nn.Module]
     if torso == "nature" or (torso == "auto" and image_layout(shape)):
-        layers, features = convolutions(shape, layer_norm)
+        layers, features = nature(shape, layer_norm)
+    elif torso == "minatar":
+        layers, features = minatar(shape, layer_norm)
     else:
         layers, features = [nn.Flatten()], int(torch.Size(shape).numel())
     sizes = (features, *hidden)

@@ -49,9 +49,9 @@ class EnvConfig:
 class NetworkConfig:
     """The Q-network."""
 
-    torso: Literal["auto", "mlp", "nature", "custom"] = "auto"
-    """mlp, or the convolutions of Mnih et al. (2015); auto takes those for images of at least 36 x 36. custom is
-    a network of your own, given in Python."""
+    torso: Literal["auto", "mlp", "nature", "minatar", "custom"] = "auto"
+    """mlp, the convolutions of Mnih et al. (2015), or that of MinAtar (Young & Tian 2019); auto takes nature for images
+    of at least 36 x 36, else mlp. custom is a network of your own, given in Python."""
     hidden: tuple[Annotated[int, Range(1, 100_000)], ...] = (256, 256)
     """Units of the hidden fully connected layers."""
     rescale: Switch = False

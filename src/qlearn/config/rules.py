@@ -112,6 +112,10 @@ def _impossible(config: Config) -> Iterator[tuple[bool, str]]:
         yield replay.n_step > 1, f"replay.n_step is {replay.n_step}, but {name} has no replay memory to look ahead in"
     if config.algorithm == "tabular":
         yield config.env.frame_stack > 1, f"env.frame_stack is {config.env.frame_stack}, but a table has no frames"
+        yield config.runtime.device != "cpu", f"runtime.device is {config.runtime.device}, but a table is on the CPU"
+        for which, rate in (("", config.optimizer.learning_rate), ("end_", config.optimizer.end_learning_rate)):
+            wrong = rate is not None and not 0 < rate <= 1
+            yield wrong, f"optimizer.{which}learning_rate is {rate}; for a table it must be more than 0, and at most 1"
     if config.algorithm == "pqn":
         size = config.pqn.rollout_steps * config.env.num_envs
         few = f"pqn.minibatches is {config.pqn.minibatches}, more than the {size} steps of a rollout"

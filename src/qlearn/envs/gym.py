@@ -14,13 +14,21 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import error as gym_error
 
+from qlearn.envs import minatar
 from qlearn.envs.spaces import encoder
 from qlearn.errors import EnvError, QlearnError, UsageError, nearest
 from qlearn.types import Array
 
 GymEnv = gym.Env[Any, Any]
 
-EXTRAS = {"box2d": "box2d", "swig": "box2d", "pygame": "classic", "ale_py": "atari", "ale-py": "atari"}
+EXTRAS = {
+    "minatar": "minatar",
+    "box2d": "box2d",
+    "swig": "box2d",
+    "pygame": "classic",
+    "ale_py": "atari",
+    "ale-py": "atari",
+}
 
 
 def episode_seed(seed: int, stream: str, number: int) -> int:
@@ -38,6 +46,8 @@ def make_gym(env_id: str, *, render_mode: str | None = None, **kwargs: Any) -> G
     """
     module, _, name = env_id.rpartition(":")
     import_environments(module)
+    if name.startswith("MinAtar/"):
+        minatar.register()
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # "out of date" for an id that was asked for by its version

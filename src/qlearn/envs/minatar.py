@@ -92,4 +92,6 @@ def register() -> None:
         name = game.title().replace("_", "")
         for version in (0, 1):
             kwargs = {"game": game, "minimal": version == 1}
-            gym.register(f"MinAtar/{name}-v{version}", f"{__name__}:MinAtar", kwargs=kwargs)
+            env_id = f"MinAtar/{name}-v{version}"
+            if env_id not in gym.registry:
+                gym.register(env_id, f"{__name__}:MinAtar", kwargs=kwargs)

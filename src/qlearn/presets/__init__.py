@@ -75,6 +75,21 @@ PRESETS: dict[str, Preset] = {
             expected=c.INTRO_EXPECTED,
         ),
         Preset(
+            "pqn",
+            "no replay memory and no target network: many environments, lambda-returns, normalised layers",
+            "Gallici et al. (2024). Atari and MinAtar: purejaxql; the rest ours",
+            c.PQN,
+            c.PQN_TUNED,
+            published="Atari-57 median of Rainbow's after 400 M frames, read off a figure",
+        ),
+        Preset(
+            "tabular",
+            "Q-learning with a table, where observations are integers: the first lesson",
+            "Watkins (1989); settings ours",
+            c.TABULAR,
+            c.TABULAR_TUNED,
+        ),
+        Preset(
             "double",
             "the online network chooses the action that the target network values",
             "van Hasselt et al. (2016). Atari: DQN Zoo, tuned",

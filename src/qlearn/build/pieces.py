@@ -1,0 +1,216 @@
+"""The pieces of a run, each from what the configuration says of it."""
+
+import dataclasses
+import json
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from qlearn import tabular
+from qlearn.config import Config
+from qlearn.engine import CenteredRMSProp, MakeOptimizer
+from qlearn.envs import Encoder, GymEnvs, make_envs
+from qlearn.errors import UsageError
+from qlearn.exploration import Ladder, Linear
+from qlearn.networks import Custom, Encode, QNetwork, image_layout, make_head, make_torso
+from qlearn.prioritized import Prioritized
+from qlearn.replay import Replay, Ring, Uniform
+from qlearn.types import Array, Space
+from qlearn.values import Categorical, Quantiles, Scalar, Value
+
+MakeNetwork = Callable[[tuple[int, ...], int], nn.Module]
+
+
+def build_optimizer(config: Config) -> MakeOptimizer:
+    """The optimiser by its name."""
+    optimizer = config.optimizer
+    rate, epsilon = optimizer.learning_rate, optimizer.epsilon
+    match optimizer.name:
+        case "adam":
+            return lambda parameters: torch.optim.Adam(parameters, rate, eps=epsilon, fused=True)
+        case "radam":
+            return lambda parameters: torch.optim.RAdam(parameters, rate, eps=epsilon)
+        case "rmsprop":
+            return lambda parameters: CenteredRMSProp(parameters, rate, eps=epsilon)
+
+
+def build_epsilon(config: Config) -> Callable[[int], float | Array]:
+    """The exploration rate by the steps since the warm-up."""
+    explore = config.exploration
+    match explore.kind:
+        case "linear":
+            return Linear(explore.start, explore.end, explore.decay_steps)
+        case "constant":
+            return Linear(explore.end, explore.end, 0)
+        case "ladder":
+            return Ladder(explore.start, explore.end, config.env.num_envs)
+
+
+def build_envs(
+    config: Config,
+    num_envs: int | None = None,
+    *,
+    seed: int | None = None,
+    stream: str = "train",
+    **kwargs: Any,
+) -> GymEnvs:
+    """The environments of the configuration; `kwargs` go to `make_envs`."""
+    return make_envs(
+        config.env.id,
+        num_envs or config.env.num_envs,
+        seed=config.seed if seed is None else seed,
+        stream=stream,
+        kwargs=json.loads(config.env.kwargs),
+        **kwargs,
+    )
+
+
+def build_ring(config: Config, space: Space) -> Ring:
+    """The replay memory's ring."""
+    replay = config.replay
+    try:
+        return Ring(
+            space,
+            replay.capacity,
+            config.env.num_envs,
+            n_step=replay.n_step,
+            gamma=replay.gamma,
+            stack=config.env.frame_stack,
+        )
+    except (MemoryError, ValueError, OverflowError) as error:
+        raise UsageError(f"replay.capacity is {replay.capacity:,}: so many rows do not fit in memory") from error
+
+
+def build_replay(config: Config, space: Space) -> Replay:
+    """The replay memory, and how it is sampled."""
+    ring, rng, memory = build_ring(config, space), generator(config.seed, "replay"), config.replay
+    if memory.prioritized:
+        return Prioritized(ring, rng, exponent=memory.priority_exponent, beta=memory.beta)
+    return Uniform(ring, rng)
+
+
+def build_value(config: Config) -> Value:
+    """What the network's numbers mean."""
+    value = config.value
+    match value.kind:
+        case "scalar":
+            return Scalar(huber=config.learner.loss == "huber")
+        case "c51":
+            return Categorical(value.v_min, value.v_max, value.atoms)
+        case "qr" | "iqn":
+            return Quantiles()
+
+
+def build_network(config: Config, space: Space, network: MakeNetwork | None = None) -> nn.Module:
+    """A network with weights drawn from the run's seed; the global generator of PyTorch is left as it was."""
+    if (network is not None) != (config.network.torso == "custom"):
+        raise UsageError(
+            "network.torso is custom, so give the network: network=make_network"
+            if network is None
+            else f"network.torso is {config.network.torso}, but a network was given; it must be custom"
+        )
+    if config.algorithm == "tabular" and not space.categories:
+        raise UsageError(
+            f"{config.env.id} has observations that are no single integer, and a table has a row for each one; use "
+            "--preset dqn"
+        )
+    shape = input_shape(config, space)
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(int(generator(config.seed, "network").integers(2**63)))
+            if config.algorithm == "tabular":
+                made: nn.Module = tabular.Table(space.categories, space.num_actions)
+            elif network is not None:
+                made = Custom(network(shape, space.num_actions), space.num_actions, numbers(config))
+            else:
+                made = _own_network(config, space, shape)
+            _try(made, torch.zeros(2, *shape, dtype=torch.from_numpy(np.zeros(0, space.dtype)).dtype))
+    except (MemoryError, OverflowError, RuntimeError) as error:
+        if network is not None:
+            raise
+        raise UsageError(f"network.hidden is {config.network.hidden}: such layers cannot be made ({error})") from error
+    return made.to(config.runtime.device)
+
+
+def _own_network(config: Config, space: Space, shape: tuple[int, ...]) -> QNetwork:
+    net = config.network
+    inputs = (*shape, space.categories) if space.categories else shape
+    torso, features = make_torso(net.torso, inputs, net.hidden[:-1], layer_norm=net.layer_norm)
+    head = make_head(
+        features,
+        net.hidden[-1],
+        space.num_actions,
+        numbers(config),
+        dueling=net.dueling,
+        noise=net.noise if net.noisy else 0.0,
+        implicit=config.value.kind == "iqn",
+        layer_norm=net.layer_norm,
+    )
+    return QNetwork(Encode(space, rescale=net.rescale), torso, head)
+
+
+def numbers(config: Config) -> int:
+    """K: how many numbers the network has for each action."""
+    value = config.value
+    return {"scalar": 1, "c51": value.atoms, "qr": value.quantiles, "iqn": value.quantiles}[value.kind]
+
+
+@torch.no_grad()
+def _try(network: nn.Module, obs: torch.Tensor) -> None:
+    """See now, not in the run, whether the network takes observations and can be trained."""
+    parameters = list(network.parameters())
+    if not parameters or any(p.dtype != torch.float32 for p in parameters):
+        kinds = ", ".join(sorted({str(p.dtype) for p in parameters})) or "none"
+        raise UsageError(f"the network's parameters must be torch.float32; it has {kinds}")
+    training = network.training
+    try:
+        network.eval()(obs)
+    except UsageError:
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"the network does not take observations of shape {tuple(obs.shape)}: {reason}") from error
+    finally:
+        network.train(training)
+
+
+def input_shape(config: Config, space: Space) -> tuple[int, ...]:
+    """The shape of what the network sees, without the batch."""
+    return (config.env.frame_stack, *space.shape) if config.env.frame_stack > 1 else space.shape
+
+
+def threads(config: Config, space: Space) -> int:
+    """Threads that PyTorch should use for this run; 0 means as many as it likes."""
+    pixels = config.network.torso in ("auto", "nature") and image_layout(input_shape(config, space)) is not None
+    return config.runtime.threads or (0 if pixels else 1)
+
+
+def generator(seed: int, stream: str) -> np.random.Generator:
+    """A generator of one object, derived from the run's seed and the object's name."""
+    return np.random.default_rng((seed, int.from_bytes(stream.encode(), "little")))
+
+
+def policy_parts(config: Config, network: MakeNetwork | None = None) -> tuple[nn.Module, Value, Encoder]:
+    """What is needed to act: a network (its weights still to be loaded), what its numbers mean, its encoder."""
+    envs = build_envs(config, 1)
+    try:
+        return build_network(config, envs.space, network), build_value(config), envs.encoder
+    finally:
+        envs.close()
+
+
+def require_device(device: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise UsageError("runtime.device is cuda, but PyTorch finds no CUDA device here; use --device cpu")
+
+
+def with_custom_network(config: Config) -> Config:
+    """The configuration of a run whose network is given in Python."""
+    return dataclasses.replace(config, network=dataclasses.replace(config.network, torso="custom"))
