@@ -204,6 +204,7 @@ def policy_parts(config: Config, network: MakeNetwork | None = None) -> tuple[nn
 
 
 def require_device(device: str) -> None:
+    """Refuse a device that is not here."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         available = torch.cuda.is_available()
