@@ -96,7 +96,9 @@ def minatar(shape: tuple[int, ...], layer_norm: bool = False) -> tuple[list[nn.M
 def convolutions(
     image: Sequence[int], filters: Sequence[tuple[int, int, int]], layer_norm: bool
 ) -> tuple[list[nn.Module], int]:
-    """Convolutions (filters, size, stride) with ReLU after each of an image (channels, height, width), and its features."""
+    """Convolutions (filters, size, stride) with ReLU after each, of an image (channels, height, width), and their
+    features.
+    """
     layers: list[nn.Module] = []
     channels, height, width = image
     for count, size, stride in filters:

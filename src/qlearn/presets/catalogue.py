@@ -92,8 +92,8 @@ DQN_TUNED: Tuned = {
     },
 }
 
-# Parallel Q-learning without replay. MinAtar's and Atari's settings are purejaxql's; it scales CartPole's reward by a tenth,
-# where ours has the Huber loss. A long trace is for rewards that are alike all along; LunarLander hovers with it.
+# Parallel Q-learning without replay. MinAtar's and Atari's settings are purejaxql's; it scales CartPole's reward by a
+# tenth, where ours has the Huber loss. A long trace is for rewards that are alike all along; LunarLander hovers with it.
 PQN: Changes = {
     "algorithm": "pqn",
     "steps": 100_000,
@@ -224,6 +224,7 @@ SUPPORT: Tuned = {
     "Acrobot": {"value": {"v_min": -100.0, "v_max": 0.0}},
     "MountainCar": {"value": {"v_min": -100.0, "v_max": 0.0}},
     "LunarLander": {"value": {"v_min": -300.0, "v_max": 300.0}},
+    "MinAtar": {"value": {"v_min": -100.0, "v_max": 100.0}},
 }
 C51: Changes = {"value": {"kind": "c51"}}
 C51_TUNED: Tuned = {
