@@ -9,14 +9,12 @@ Results go to benchmarks/results/learning-CLAIM.json as they come. Seeds that ar
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field
 from datetime import date
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +91,7 @@ def one_seed(name: str, seed: int, runs: Path) -> dict[str, Any]:
     """Train and evaluate one seed; its row of the results."""
     import qlearn
     from qlearn.runs import metrics
+    from qlearn.runs.results import machine
 
     claim = CLAIMS[name]
     run = qlearn.train(
@@ -116,20 +115,6 @@ def one_seed(name: str, seed: int, runs: Path) -> dict[str, Any]:
         "evaluation": {k: v for k, v in evaluation.items() if k != "returns"},
         "last_train_line": {k: last[k] for k in ("loss", "grad_norm", "td_error", "q_mean", "q_max")},
         "curve": [curve[i] for i in points],
-    }
-
-
-def machine() -> dict[str, Any]:
-    """What it was measured on."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    cpu = next((x.split(":")[1].strip() for x in lines if x.startswith("model name")), platform.processor())
-    packages = {name: version(name) for name in ("qlearn", "torch", "gymnasium", "numpy")}
-    return {
-        "cpu": cpu,
-        "cores": os.cpu_count(),
-        "system": platform.platform(),
-        "python": platform.python_version(),
-        **packages,
     }
 
 

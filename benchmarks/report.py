@@ -1,4 +1,4 @@
-"""The tables of the README and of docs/benchmarks.md, made of the files in benchmarks/results.
+"""The tables of the README and of docs/benchmarks.md, and the presets' expected scores, made of benchmarks/results.
 
 python benchmarks/report.py           write them
 python benchmarks/report.py --check   say whether they are as they would be written
@@ -10,6 +10,11 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+
+from qlearn.runs.results import aggregate as aggregate_rows
+from qlearn.scores import mean_interval
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -23,6 +28,9 @@ ORDER = (
     "dqn-taxi",
     "dqn-taxi-explore",
 )
+
+
+SUITES = ("family", "published", "tables")
 
 
 ABLATIONS = {
@@ -83,16 +91,77 @@ def ablation_table() -> str:
     return "\n".join(lines)
 
 
+def suite(name: str) -> list[dict[str, Any]]:
+    """The rows of a suite's results, those that there are."""
+    file = RESULTS / f"suite-{name}.json"
+    return json.loads(file.read_text())["rows"] if file.exists() else []
+
+
+def suite_table(name: str) -> str:
+    """One row for each environment and preset of a suite, the best first."""
+    lines = [
+        "| environment | preset | seeds | steps | IQM of the seeds (95 % bootstrap interval) | mean (95 % interval) "
+        "| worst seed | seconds a run (median) |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    rows = suite(name)
+    for line in aggregate_rows([{**row, "score": row["evaluation"]["mean"]} for row in rows]):
+        of = [row for row in rows if (row["env"], row["label"]) == (line["env"], line["label"])]
+        steps = max(row["summary"]["steps"] for row in of)
+        lines.append(
+            f"| {line['env']} | `{line['label']}` | {line['seeds']} | {steps:,} "
+            f"| {line['iqm']:.1f} ({line['ci95_low']:.1f} to {line['ci95_high']:.1f}) "
+            f"| {interval([row['evaluation']['mean'] for row in of])} "
+            f"| {line['worst_seed']:.1f} | {line['median_wall_seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
+def interval(scores: list[float]) -> str:
+    """Mean of the seeds and its Student's t interval."""
+    low, high = mean_interval(np.array(scores))
+    return f"{np.mean(scores):.1f} ({low:.1f} to {high:.1f})"
+
+
+def expected() -> str:
+    """The module with what each preset is expected to score, environment by environment."""
+    found: dict[str, dict[str, str]] = {}
+    for result in results():
+        if not result["claim"].endswith(("-solved", "-explore")):
+            text = f"{score(result['aggregate'])}, {result['aggregate']['seeds']} seeds"
+            found.setdefault(result["preset"], {})[result["env"]] = text
+    for name in SUITES:
+        for row in suite(name):
+            if row["label"] == row["preset"]:
+                same = [r for r in suite(name) if (r["env"], r["label"]) == (row["env"], row["label"])]
+                text = f"{interval([r['evaluation']['mean'] for r in same])}, {len(same)} seeds"
+                found.setdefault(row["preset"], {}).setdefault(row["env"], text)
+    lines = [
+        '"""Greedy evaluation: mean of the seeds and its 95 % interval. Written by benchmarks/report.py."""',
+        "",
+        "from collections.abc import Mapping",
+        "",
+        "EXPECTED: Mapping[str, Mapping[str, str]] = {",
+    ]
+    for preset, scores in sorted(found.items()):
+        lines.append(f'    "{preset}": {{')
+        lines += [f'        "{env}": "{text}",' for env, text in sorted(scores.items())]
+        lines.append("    },")
+    return "\n".join([*lines, "}", ""])
+
+
 def pages() -> dict[Path, str]:
     """Each page with its tables renewed."""
     tables = {"learning": learning_table(), "ablation": ablation_table()}
+    tables |= {name: suite_table(name) for name in SUITES}
 
     def table(match: re.Match[str]) -> str:
         mark = f"<!-- {match[1]} -->"
         return f"{mark}\n{tables[match[1]]}\n{mark}"
 
     pages = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
-    return {p: re.sub(r"<!-- (\w+) -->\n.*?<!-- \1 -->", table, p.read_text(), flags=re.S) for p in pages}
+    renewed = {p: re.sub(r"<!-- (\w+) -->\n.*?<!-- \1 -->", table, p.read_text(), flags=re.S) for p in pages}
+    return renewed | {ROOT / "src" / "qlearn" / "presets" / "expected.py": expected()}
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from qlearn.config import Config, flatten, override
 from qlearn.errors import UsageError, nearest
 from qlearn.presets import catalogue as c
 from qlearn.presets.catalogue import Changes
+from qlearn.presets.expected import EXPECTED
 
 __all__ = ["PRESETS", "Preset", "diff", "get", "preset"]
 
@@ -18,8 +19,8 @@ class Preset:
     """A named configuration: what it changes in `base`, and in which environments it changes more.
 
     `base` is the preset that it starts from, as that is tuned for the environment, or the defaults. `tuned` maps an
-    environment's name without version, or its namespace (`ALE`), to further changes. `expected` maps environment ids to
-    the scores that `benchmarks/` measured, `published` is what its source reports.
+    environment's name without version, or its namespace (`ALE`), to further changes. `published` is what its source
+    reports.
     """
 
     name: str
@@ -27,9 +28,13 @@ class Preset:
     source: str
     changes: Changes
     tuned: Mapping[str, Changes] = field(default_factory=dict)
-    expected: Mapping[str, str] = field(default_factory=dict)
     base: "Preset | None" = None
     published: str = ""
+
+    @property
+    def expected(self) -> Mapping[str, str]:
+        """Environment ids to the scores that `benchmarks/` measured."""
+        return EXPECTED.get(self.name, {})
 
     def config(self, env_id: str | None = None) -> Config:
         """The configuration for an environment; without one, what the preset is before any tuning."""
@@ -59,7 +64,6 @@ DQN = Preset(
     "ours, after Mnih et al. (2015); docs/benchmarks.md says what each setting is for. Atari: Dopamine (JAX)",
     c.DQN,
     c.DQN_TUNED,
-    c.DQN_EXPECTED,
     published="Atari-57 median 79 % of human",
 )
 
@@ -72,7 +76,6 @@ PRESETS: dict[str, Preset] = {
             "the set-up of the tutorial that this project started from",
             "An Easy Intro to Deep Q-Learning (datahubbs.com, 2019)",
             c.INTRO,
-            expected=c.INTRO_EXPECTED,
         ),
         Preset(
             "pqn",
