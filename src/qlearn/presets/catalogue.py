@@ -194,6 +194,7 @@ DUELING_TUNED: Tuned = {
 
 PER: Changes = {"replay": {"prioritized": True}}
 PER_TUNED: Tuned = {
+    "CartPole": {"replay": {"beta_steps": 50_000}},
     "ALE": {
         **ALE_DOUBLE,
         "backup": {"double": True},
@@ -255,6 +256,7 @@ RAINBOW: Changes = {
 }
 RAINBOW_TUNED: Tuned = {
     **SUPPORT,
+    "CartPole": {**SUPPORT["CartPole"], "replay": {"beta_steps": 50_000}},
     "ALE": {
         "network": {"noise": 0.1},
         "replay": {"beta_steps": 50_000_000},
