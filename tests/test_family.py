@@ -1,6 +1,7 @@
 """Every product of the axes trains, and each axis is what its paper says."""
 
 import itertools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import qlearn
-from qlearn import dqn, presets
+from qlearn import dqn, presets, runs
 from qlearn.build import Parts, build
 from qlearn.config import Config, check, override
 from qlearn.envs import make_envs
@@ -19,6 +20,7 @@ from qlearn.exploration import Ladder, epsilon_greedy
 from qlearn.networks import Dueling, Implicit, NoisyLinear, QNetwork, evaluating, make_head, make_torso
 from qlearn.prioritized import Prioritized, SumTree
 from qlearn.replay import Ring
+from qlearn.runs import checkpoint, metrics
 from qlearn.types import Tick
 from qlearn.values import Categorical, Quantiles, Scalar
 from tests.scripted import Scripted
@@ -163,7 +165,7 @@ def test_masks_that_break_their_contract(fault: str, message: str) -> None:
         [envs.step(np.array([0])) for _ in range(5)]
 
 
-def test_an_agent_is_told_what_is_allowed(tmp_path: Any) -> None:
+def test_an_agent_is_told_what_is_allowed(tmp_path: Path) -> None:
     run = qlearn.train("Taxi-v4", steps=300, progress=False, run_dir=tmp_path / "r", replay={"warmup_steps": 100})
     agent = qlearn.load(run.path)
     for action in range(6):
@@ -444,7 +446,7 @@ def test_a_mix_that_cannot_be_is_refused_with_the_reason(changes: dict[str, Any]
         check(override(Config(), changes))
 
 
-def test_your_own_network_may_be_one_of_a_distribution(tmp_path: Any) -> None:
+def test_your_own_network_may_be_one_of_a_distribution(tmp_path: Path) -> None:
     def make(shape: tuple[int, ...], actions: int) -> torch.nn.Module:
         return torch.nn.Sequential(torch.nn.Linear(shape[0], actions * 11), torch.nn.Unflatten(1, (actions, 11)))
 
@@ -521,3 +523,56 @@ def test_what_else_the_published_agents_have() -> None:
     assert atari["nstep"].replay.n_step == 3
     assert atari["dqn"].learner.loss == "squared"
     assert {atari[n].learner.loss for n in ("double", "per", "dueling")} == {"huber"}
+
+
+@pytest.mark.parametrize("name", ["rainbow", "m-iqn", "noisy", "pqn", "tabular"])
+def test_a_run_of_any_kind_is_saved_and_goes_on(name: str, tmp_path: Path) -> None:
+    env_id = "FrozenLake-v1" if name == "tabular" else "tests.scripted:Doors-v0"
+    config = override(presets.get(name, env_id), {**SMALL, "env": {"id": env_id, "num_envs": 2}, "steps": 150})
+    config = override(config, {"pqn": {"rollout_steps": 8, "minibatches": 2}, "runtime": {"log_steps": 40}})
+    runs.start(check(config), run_dir=tmp_path / "r")
+    assert set(metrics_of(tmp_path / "r", "train")[-1]) >= {"epsilon", "td_error", "q_max"}
+    saved = checkpoint.newest(tmp_path / "r" / "checkpoints")
+    parts, again = build(config), build(config)
+    for each in (parts, again):
+        saved.restore(each)
+    for file, tensors in parts.learner.tensors().items():
+        stored = saved._tensors(f"{file}.safetensors")
+        assert stored.keys() == tensors.keys()
+        assert all(torch.equal(stored[key], tensors[key]) for key in tensors), file
+    if isinstance(parts.replay, Prioritized):
+        assert isinstance(again.replay, Prioritized)
+        assert parts.replay.tree.total > 0
+        assert np.array_equal(parts.replay.tree.leaves, again.replay.tree.leaves)
+    longer = runs.resume(tmp_path / "r", steps=260)
+    assert longer.summary["steps"] >= 260
+    agent = runs.load(tmp_path / "r")
+    assert np.array_equal(agent.q_values(3), agent.q_values(3))
+    result = qlearn.evaluate(tmp_path / "r", episodes=2)
+    assert "no noise" in result.protocol["network"]
+    parts.envs.close()
+    again.envs.close()
+
+
+def metrics_of(run: Path, kind: str) -> list[dict[str, Any]]:
+    return list(metrics.read(run, kind))
+
+
+def test_a_table_is_drawn_at_the_end_of_its_run(tmp_path: Path) -> None:
+    run = qlearn.train("FrozenLake-v1", preset="tabular", steps=800, progress=False, run_dir=tmp_path / "r")
+    assert (run.path / "table.png").read_bytes().startswith(b"\x89PNG")
+    assert run.agent.q_values(0).shape == (4,)
+    last = metrics_of(run.path, "train")
+    assert not last or last[-1]["states_visited"] > 1
+    with pytest.raises(UsageError, match="a table has a row for each one"):
+        qlearn.train("CartPole-v1", preset="tabular", progress=False, run_dir=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_minatars_torso_is_its_papers() -> None:
+    torso, features = make_torso("minatar", (4, 10, 10), ())
+    assert features == 1_024
+    assert sum(p.numel() for p in torso.parameters()) == 16 * 4 * 9 + 16
+    assert torso(torch.zeros(2, 4, 10, 10)).shape == (2, 1_024)
+    with pytest.raises(UsageError, match=r"network\.torso minatar needs an image"):
+        make_torso("minatar", (4,), ())

@@ -101,7 +101,12 @@ def evaluate(
             episodes,
             env_id=config.env.id,
             stack=config.env.frame_stack,
-            protocol={"policy": "greedy", "seed": seed, "starts": "reset seeds that training did not use"},
+            protocol={
+                "policy": "greedy",
+                "network": "in evaluation mode: no noise, evenly spaced quantile levels",
+                "seed": seed,
+                "starts": "reset seeds that training did not use",
+            },
         )
     finally:
         envs.close()

@@ -200,7 +200,7 @@ PER_TUNED: Tuned = {
         "backup": {"double": True},
         "replay": {**ALE_DOUBLE["replay"], "beta_steps": 50_000_000},
         "optimizer": {"name": "rmsprop", "learning_rate": 6.25e-5, "epsilon": 0.01 / 32**2 / 16},
-    }
+    },
 }
 
 NSTEP: Changes = {"replay": {"n_step": 5}}
