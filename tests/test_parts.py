@@ -15,7 +15,7 @@ from qlearn.errors import EnvError, QlearnError, UsageError
 from qlearn.evaluate import evaluate
 from qlearn.exploration import Linear, epsilon_greedy
 from qlearn.networks import Encode, make_torso
-from qlearn.scores import mean_interval
+from qlearn.scores import mean_interval, text
 from qlearn.types import Array, Space
 from tests.scripted import Scripted
 
@@ -270,3 +270,9 @@ def test_the_interval_of_a_mean() -> None:
     low, high = mean_interval(sample)
     assert low == pytest.approx(sample.mean() - 1.96 * 0.1, abs=0.03)
     assert high == pytest.approx(sample.mean() + 1.96 * 0.1, abs=0.03)
+
+
+def test_a_score_is_told_with_the_digits_that_it_has() -> None:
+    assert [text(x) for x in (499.849, -13, 0.7402, -2.5, 0, 12_345.67)] == [
+        "499.8", "-13.0", "0.74", "-2.50", "0.00", "12,345.7"
+    ]  # fmt: skip

@@ -62,3 +62,8 @@ def bootstrap_interval(
     outside = (1 - confidence) / 2
     low, high = np.quantile(statistic(np.concatenate(drawn)), (outside, 1 - outside), axis=0)
     return low, high
+
+
+def text(score: float) -> str:
+    """A score as people read it: one decimal, or two where it is less than ten."""
+    return f"{score:,.{1 if abs(score) >= 10 else 2}f}"

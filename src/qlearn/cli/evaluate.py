@@ -11,6 +11,7 @@ import qlearn
 from qlearn.cli.parse import parse
 from qlearn.envs import import_environments
 from qlearn.errors import UsageError
+from qlearn.scores import text
 
 
 @dataclass(frozen=True)
@@ -40,9 +41,9 @@ def main(argv: list[str]) -> int:
         print(json.dumps(result))
         return 0
     print(
-        f"{result['env_id']}: mean return {result['mean']:.1f} over {result['episodes']} episodes "
-        f"(95 % interval {result['ci_low']:.1f} to {result['ci_high']:.1f}), "
-        f"standard deviation {result['std']:.1f}, median {result['median']:.1f}; greedy policy"
+        f"{result['env_id']}: mean return {text(result['mean'])} over {result['episodes']} episodes "
+        f"(95 % interval {text(result['ci_low'])} to {text(result['ci_high'])}), "
+        f"standard deviation {text(result['std'])}, median {text(result['median'])}; greedy policy"
     )
     if cut := result["protocol"]["episodes_cut"]:
         print(f"{cut} of them did not end by themselves and were cut")

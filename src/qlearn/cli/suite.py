@@ -17,6 +17,7 @@ from qlearn.errors import UsageError
 from qlearn.runs import results, suite
 from qlearn.runs.board import Board
 from qlearn.runs.workers import SomeFailed
+from qlearn.scores import text
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,10 @@ def _report(out: Path) -> None:
         for column in ("seeds", "IQM", "95 % interval", "mean", "worst seed", "median seconds"):
             table.add_column(column, justify="right")
         for line in lines:
-            numbers = (f"{line[name]:.1f}" for name in ("mean", "worst_seed"))
-            interval = f"{line['ci95_low']:.1f} to {line['ci95_high']:.1f}"
+            numbers = (text(line[name]) for name in ("mean", "worst_seed"))
+            interval = f"{text(line['ci95_low'])} to {text(line['ci95_high'])}"
             seconds = f"{line['median_wall_seconds']:.0f}"
-            table.add_row(line["label"], str(line["seeds"]), f"{line['iqm']:.1f}", interval, *numbers, seconds)
+            table.add_row(line["label"], str(line["seeds"]), text(line["iqm"]), interval, *numbers, seconds)
         console.print(table, "")
     print(f"Results  {out / results.RESULTS}")
     runs.plot([out], out / results.FIGURE)

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 
 from qlearn.runs.progress import Progress as RunProgress
+from qlearn.scores import text
 
 
 class Display(Protocol):
@@ -113,7 +114,7 @@ class Terminal:
         mean = progress.mean_return
         parts = [
             f"episode {progress.episodes:,}",
-            f"mean return {mean:.1f}" if mean is not None else "mean return -",
+            f"mean return {text(mean)}" if mean is not None else "mean return -",
             f"epsilon {np.mean(progress.tick.epsilon):.2f}",
             *(f"{name} {statistics[name]:.3g}" for name in ("loss", "td_error") if name in statistics),
         ]

@@ -7,6 +7,7 @@ from typing import Any
 import gymnasium as gym
 
 from qlearn.config import Config
+from qlearn.scores import text
 from qlearn.types import Episode, Tick
 
 
@@ -87,7 +88,7 @@ def verdict(summary: dict[str, Any], config: Config) -> str:
     """How a run went, in a sentence."""
     mean, goal = summary["mean_return"], summary["reward_threshold"]
     mean_text = (
-        "no episode has ended" if mean is None else f"mean return of the last {config.window} episodes {mean:.1f}"
+        "no episode has ended" if mean is None else f"mean return of the last {config.window} episodes {text(mean)}"
     )
     if summary["solved"]:
         return (
@@ -102,5 +103,5 @@ def verdict(summary: dict[str, Any], config: Config) -> str:
     if goal is None:
         return f"Done: {limit} was reached after {summary['episodes']:,} episodes; {mean_text}."
     best = summary["best_mean_return"]
-    best_text = "" if best is None else f", at best {best:.1f}"
+    best_text = "" if best is None else f", at best {text(best)}"
     return f"Not solved: {limit} was reached; {mean_text}{best_text} (solved at {goal:g})."
