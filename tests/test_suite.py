@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -239,6 +240,18 @@ def _afterwards(here: Cli, folder: Path, slow: Path) -> None:
     drawn = (folder / "p.svg").read_text()
     assert "greedy evaluation, 4 episodes a seed" in drawn
     assert "1 seed each" in drawn
+    # Its results say all that there is to say of a run that is gone.
+    quick = folder / "suites/s/CartPole-v1/dqn-seed1"
+    quick.rename(folder / "gone")
+    assert "2 done, 0 to do" in here("suite", "s.toml").stdout
+    shutil.copy(folder / "suites/s/results.json", folder / "kept.json")
+    assert here("plot", "kept.json", "--out", "q.svg").returncode == 0
+    assert "<!-- dqn -->" in (folder / "q.svg").read_text()
+    written = json.loads(before)
+    written["rows"][0]["config"]["learner"]["batch_size"] = 5
+    (folder / "suites/s/results.json").write_text(json.dumps(written))
+    assert "1 done, 1 to do" in here("suite", "s.toml").stdout  # that was another run: it is run
+    assert quick.exists()
     written = json.loads(before)
     written["rows"][1]["evaluation"].update(episodes=3, mean=-1.0)
     (folder / "suites/s/results.json").write_text(json.dumps(written))

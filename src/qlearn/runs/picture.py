@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from qlearn import presets
-from qlearn.config import Config, RuntimeConfig
+from qlearn.config import Config, RuntimeConfig, override
 from qlearn.errors import RunError, UsageError
 from qlearn.presets import diff
 from qlearn.runs import directory, metrics, results
@@ -36,7 +36,7 @@ class _Drawn:
 
     label: str
     config: Config
-    table: Array  # as `episodes` gives it
+    curve: Array  # [N, 2]: environment step, running mean of the returns
     score: float
     measure: str
 
@@ -59,7 +59,7 @@ def plot(runs: Sequence[Path], out: Path) -> None:
     kind = out.suffix.lower().lstrip(".")
     if kind not in ("png", "svg", "pdf"):
         raise UsageError(f"{out}: the picture must be a .png, .svg or .pdf file")
-    suites = [run for run in runs if (run / results.RESULTS).exists()]
+    suites = [run for run in runs if results.is_suite(run)]
     if len(runs) == 1 and not suites:
         figure = Figure(figsize=(8, 4.5), dpi=120, layout="constrained")
         axes = figure.subplots()
@@ -96,17 +96,20 @@ def _run(path: Path) -> _Drawn:
     config, table = directory.read_config(path), episodes(path)
     if len(table) == 0:
         raise RunError(f"{path} has no episode to draw")
-    return _Drawn(
-        _label(_alike(config)), config, table, table[-1, 2], f"mean return of the last {config.window} episodes"
-    )
+    measure = f"mean return of the last {config.window} episodes"
+    return _Drawn(_label(_alike(config)), config, table[:, [0, 2]], table[-1, 2], measure)
 
 
 def _suite(path: Path) -> list[_Drawn]:
-    """The runs of a suite that have their evaluation."""
+    """The runs of a suite that have their evaluation, from its results alone."""
     drawn = []
     for row in results.read(path):
-        run = replace(_run(path / row["run"]), label=row["label"], score=row["score"])
-        drawn.append(replace(run, measure=f"greedy evaluation, {row['evaluation']['episodes']} episodes a seed"))
+        with reading(f"the row of {row['run']} in {path}"):
+            config, curve = override(Config(), row["config"]), np.asarray(row["curve"], float).reshape(-1, 2)
+        if len(curve) == 0:
+            raise RunError(f"{row['run']} of {path} has no episode to draw")
+        measure = f"greedy evaluation, {row['evaluation']['episodes']} episodes a seed"
+        drawn.append(_Drawn(row["label"], config, curve, row["score"], measure))
     if not drawn:
         raise RunError(f"{path} has no run that is done yet")
     return drawn
@@ -156,14 +159,14 @@ def _curves(axes: Any, groups: Sequence[tuple[Look, list[_Drawn]]], goal: float 
     alpha = 0.18 if len(groups) <= 4 else 0.1
     ends = set()
     for (color, dashes, _), runs in groups:
-        tables = [run.table for run in runs]
+        tables = [run.curve for run in runs]
         # A band is only true where every seed has a value: from the last first episode to the first last one.
         low, high = max(t[0, 0] for t in tables), min(t[-1, 0] for t in tables)
         if low >= high and len(tables) > 1:
             raise RunError(f"the runs of {runs[0].label} have no environment steps in common to draw")
         ends |= {round(t[-1, 0] / high, 1) for t in tables}
         grid = np.linspace(low, high, GRID)
-        curves = np.stack([np.interp(grid, t[:, 0], t[:, 2]) for t in tables])
+        curves = np.stack([np.interp(grid, t[:, 0], t[:, 1]) for t in tables])
         axes.plot(grid, iqm(curves), color=color, linestyle=dashes, linewidth=1.8)
         if len(tables) > 1:
             band = bootstrap_interval([curves], resamples=RESAMPLES)

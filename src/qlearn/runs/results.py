@@ -12,11 +12,13 @@ from typing import Any
 
 import numpy as np
 
+from qlearn.config import Config, to_dict
 from qlearn.errors import UsageError
+from qlearn.runs import metrics
 from qlearn.runs.files import reading, replace_file
 from qlearn.scores import bootstrap_interval, iqm
 
-RESULTS, FIGURE = "results.json", "suite.png"
+RESULTS, FIGURE, POINTS = "results.json", "suite.png", 200
 PROTOCOL = (
     "greedy policy of the last checkpoint, {episodes} episodes a seed, reset seeds that training did not use; "
     "a seed's score is their mean, ci95 the percentile bootstrap interval of the interquartile mean (iqm) of the seeds"
@@ -25,16 +27,22 @@ PROTOCOL = (
 Row = dict[str, Any]
 
 
+def is_suite(path: Path) -> bool:
+    """Whether `path` is the directory of a suite that has results, or a file of results."""
+    return (path / RESULTS).exists() or (path.is_file() and path.suffix == ".json")
+
+
 def read(path: Path) -> list[Row]:
-    """The rows of the suite in `path`.
+    """The rows of the suite in the directory `path`, or of a file of results.
 
     Raises:
         UsageError: it has none. RunError: the file is damaged.
     """
-    if not (path / RESULTS).exists():
+    if not is_suite(path):
         raise UsageError(f"{path} is no suite: it has no {RESULTS}")
-    with reading(path / RESULTS):
-        rows = json.loads((path / RESULTS).read_bytes())["rows"]
+    file = path / RESULTS if path.is_dir() else path
+    with reading(file):
+        rows = json.loads(file.read_bytes())["rows"]
         return [{**row, "score": float(row["evaluation"]["mean"]), "run": str(row["run"])} for row in rows]
 
 
@@ -45,14 +53,19 @@ def write(path: Path, header: dict[str, Any], rows: Sequence[Row]) -> None:
     replace_file(path / RESULTS, json.dumps(data, indent=1).encode() + b"\n")
 
 
-def row(env: str, preset: str, label: str, seed: int, run: str, outcome: dict[str, Any]) -> Row:
-    """The row of a run that has just ended; `outcome` has its evaluation and its summary."""
+def row(config: Config, label: str, path: Path, run: str, outcome: dict[str, Any]) -> Row:
+    """The row of the run in `path` that has just ended; `outcome` has its evaluation and its summary.
+
+    With its configuration and its curve it says all that tables and figures need, also where the run is gone.
+    """
     return {
-        "env": env,
-        "preset": preset,
+        "env": config.env.id,
+        "preset": config.preset,
         "label": label,
-        "seed": seed,
+        "seed": config.seed,
         "run": run,
+        "config": to_dict(config),
+        "curve": curve(path),
         "date": date.today().isoformat(),
         "machine": machine(),
         "load_average": round(os.getloadavg()[0], 2),
@@ -60,6 +73,13 @@ def row(env: str, preset: str, label: str, seed: int, run: str, outcome: dict[st
         "summary": outcome["summary"],
         "score": outcome["evaluation"]["mean"],
     }
+
+
+def curve(path: Path) -> list[tuple[int, float]]:
+    """Environment steps and the running mean of the returns, at no more than `POINTS` ends of episodes."""
+    with reading(path):
+        points = [(int(r["steps"]), round(float(r["mean_return"]), 3)) for r in metrics.read(path, "episode")]
+    return [points[i] for i in np.unique(np.linspace(0, len(points) - 1, POINTS).astype(int))] if points else []
 
 
 def aggregate(rows: Sequence[Row]) -> list[dict[str, Any]]:

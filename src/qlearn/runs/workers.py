@@ -16,11 +16,11 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager, suppress
 from typing import IO, Any
 
-from qlearn.config import to_dict
+from qlearn.config import Config, override, to_dict
 from qlearn.errors import QlearnError
 from qlearn.runs import directory, results
 from qlearn.runs.board import Board
-from qlearn.runs.files import replace_file, writing
+from qlearn.runs.files import reading, replace_file, writing
 from qlearn.runs.session import Interrupted
 from qlearn.runs.suite import Item, Suite, require_same
 
@@ -87,12 +87,18 @@ class _Crew:
         self.rows = {row["run"]: row for row in there if row["run"] in known}
 
     def has(self, item: Item) -> bool:
-        """Whether a run is done: trained to its end, and evaluated as the file says."""
+        """Whether a run is done: trained to its end as the file says, and evaluated; it may be gone since."""
         row = self.rows.get(self._name(item))
-        if row and (item.path / directory.SUMMARY).exists() and row["evaluation"]["episodes"] == self.suite.episodes:
-            return True
+        if row and row["evaluation"]["episodes"] == self.suite.episodes:
+            there = item.path.exists()
+            if (item.path / directory.SUMMARY).exists() if there else self._same(item, row["config"]):
+                return True
         self.rows.pop(self._name(item), None)
         return False
+
+    def _same(self, item: Item, config: dict[str, Any]) -> bool:
+        with reading(f"the row of {self._name(item)} in {self.suite.out / results.RESULTS}"):
+            return override(Config(), config) == item.config
 
     def write(self) -> None:
         """Replace the file of results; its rows are in the order of the suite."""
@@ -136,8 +142,7 @@ class _Crew:
         outcome, error = self._process(item, name)
         with self._lock:
             if outcome:
-                config = item.config
-                row = results.row(config.env.id, config.preset, item.label, config.seed, name, outcome)
+                row = results.row(item.config, item.label, item.path, name, outcome)
                 self.rows[name] = row
                 self.write()
                 self.board.end(name, f"evaluation {row['score']:.1f}, {outcome['summary']['wall_seconds']:.0f} s")
