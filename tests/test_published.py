@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from qlearn.dqn import Greedy, Munchausen, Network, td_loss, td_target
 from qlearn.engine import CenteredRMSProp
+from qlearn.exploration import Linear
 from qlearn.networks import Implicit, Plain, cosines
 from qlearn.pqn import lambda_returns
 from qlearn.prioritized import Prioritized
@@ -287,7 +288,7 @@ def test_the_weights_of_prioritised_replay() -> None:
     replay = memory(exponent=ALPHA, beta=BETA)
     p = by_hand(surprised(replay), ALPHA)
     for beta in (BETA, 1.0, 0.0):
-        replay.beta = beta
+        replay.beta = Linear(beta, beta, 0)
         index, weight = replay.sample(16)
         raw = [(len(p) * p[int(i)]) ** -beta for i in index]
         np.testing.assert_allclose(weight.numpy(), [w / max(raw) for w in raw], rtol=1e-6)

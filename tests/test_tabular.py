@@ -264,7 +264,7 @@ def test_a_run_that_was_stopped_goes_on() -> None:
 def test_a_rate_for_each_environment() -> None:
     actor, learner = parts(Played(corridor(4), num_envs=2))
     tick = next(train(actor, learner, epsilon=Ladder(0.4, 0.1, 2), total_steps=10))
-    assert tick.epsilon == pytest.approx(0.25)
+    assert tick.epsilon == pytest.approx([0.4, 0.1])
 
 
 def test_statistics_are_of_what_was_tried() -> None:

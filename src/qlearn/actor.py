@@ -40,6 +40,7 @@ class Actor:
         self.mask = None if envs.mask is None else envs.mask.copy()  # the actions allowed at obs
         self._window = Window(self.obs, self.stack)
         self._ended = np.zeros(envs.num_envs, np.bool_)
+        self.final = self._ended  # [E]: where the last row only held the final observation of an episode
         self.returns = np.zeros(envs.num_envs)  # of the running episodes
         self.lengths = np.zeros(envs.num_envs, np.int64)
 
@@ -54,6 +55,7 @@ class Actor:
         self.obs, reward, terminated, done = self.envs.step(action)
         self.mask = None if self.envs.mask is None else self.envs.mask.copy()
         self._window.push(self.obs, ended)
+        self.final = ended
         self.returns += reward
         self.lengths += ~ended
         if self.limit is not None:
@@ -68,8 +70,13 @@ class Actor:
         allowed = None if mask is None else mask[None]
         return Steps(obs[None], action[None], reward[None], terminated[None], done[None], allowed), episodes
 
+    @property
+    def seen(self) -> Array:
+        """What the network sees now: `[E, *shape]`, or `[E, stack, *shape]`. It changes with the next step."""
+        return self._window.view()
+
     def _greedy(self) -> Array:
-        q = self.q_values(torch.from_numpy(self._window.view())).numpy()
+        q = self.q_values(torch.from_numpy(self.seen)).numpy()
         best: Array = (q if self.mask is None else np.where(self.mask, q, -np.inf)).argmax(-1)
         return best
 

@@ -92,6 +92,7 @@ class Munchausen:
     The reward gains `alpha` times temperature log pi(a | s) of the action taken, which is at least `clip`. As
     sum_a pi (Z - temperature log pi) = sum_a pi Z + temperature H(pi), both additions are scalars, and any
     representation of the return can be backed up; with atoms that is a generalisation of ours, not a published one.
+    The paper has one-step returns; over n steps the first action is praised and the last policy's entropy counts.
     """
 
     alpha: float = 0.9

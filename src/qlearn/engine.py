@@ -37,7 +37,8 @@ class CenteredRMSProp(torch.optim.Optimizer):
                 mean, square = state["mean"], state["square"]
                 mean.lerp_(p.grad, 1 - group["decay"])
                 square.lerp_(p.grad.square(), 1 - group["decay"])
-                p.addcdiv_(p.grad, (square - mean.square() + group["eps"]).sqrt(), value=-group["lr"])
+                variance = (square - mean.square()).clamp_(min=0)  # rounding could bring it below
+                p.addcdiv_(p.grad, (variance + group["eps"]).sqrt(), value=-group["lr"])
 
 
 class Flat:

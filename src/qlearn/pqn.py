@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from qlearn.actor import Actor, Window
+from qlearn.actor import Actor
 from qlearn.dqn import allowed, taken
 from qlearn.engine import Descent, MakeOptimizer, Tensors
 from qlearn.networks import evaluating
@@ -52,18 +52,17 @@ def train(
         after: the last tick of a run that this one continues.
     """
     steps, updates = (after.steps, after.updates) if after else (0, 0)
-    window, rows, seen, final = Window(actor.obs, actor.stack), list[Steps](), list[Array](), list[Array]()
+    rows, seen, final = list[Steps](), list[Array](), list[Array]()
     while steps < total_steps:
         rate = epsilon(steps)
-        seen.append(window.view().copy())
+        seen.append(actor.seen.copy())
         row, episodes = actor.rollout(rate)  # 3, 4
         rows.append(row)
-        final.append((actor.lengths == 0) & ~row.done[0])  # these have not stepped: their episode had ended before
-        window.push(actor.obs, final[-1])
-        steps += actor.envs.num_envs - int(np.count_nonzero(final[-1]))
+        final.append(actor.final)
+        steps += int(np.count_nonzero(~actor.final))
         if len(rows) == rollout_steps:  # 2
             rollout = joined(rows, np.stack(seen))
-            updates += learner.update(rollout, np.stack(final), window.view(), actor.mask)  # 5, 6, 7
+            updates += learner.update(rollout, np.stack(final), actor.seen, actor.mask)  # 5, 6, 7
             rows, seen, final = [], [], []
         yield Tick(steps, updates, rate, episodes)
 

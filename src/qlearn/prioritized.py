@@ -1,11 +1,13 @@
 """Prioritised experience replay (Schaul et al. 2016): what surprised is sampled again sooner."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from qlearn.exploration import Linear
 from qlearn.replay import Ring, Uniform
 from qlearn.types import Array, Steps
 
@@ -17,17 +19,26 @@ class Prioritized:
     """Proportional prioritisation: P(i) = (1 - MIX) p_i^exponent / sum_k p_k^exponent + MIX / N.
 
     A transition that has not been sampled yet has the largest priority seen so far. Losses are weighted by
-    w_i = (N P(i))^-beta, divided by the largest of the minibatch. `beta` is set from outside, between updates.
+    w_i = (N P(i))^-beta, divided by the largest of the minibatch.
 
     Args:
         ring: the steps.
         rng: draws.
         exponent: of the errors; 0 is uniform, 1 fully proportional.
-        beta: how much of the bias the weights correct, 0 to 1.
+        beta: how much of the bias the weights correct, 0 to 1; or that by the environment steps stored so far.
     """
 
-    def __init__(self, ring: Ring, rng: np.random.Generator, *, exponent: float = 0.6, beta: float = 0.4) -> None:
-        self.ring, self.rng, self.exponent, self.beta = ring, rng, exponent, beta
+    def __init__(
+        self,
+        ring: Ring,
+        rng: np.random.Generator,
+        *,
+        exponent: float = 0.6,
+        beta: float | Callable[[int], float] = 0.4,
+    ) -> None:
+        self.ring, self.rng, self.exponent = ring, rng, exponent
+        self.beta = beta if callable(beta) else Linear(beta, beta, 0)
+        self.steps = 0  # stored, also those that are overwritten since
         self.tree = SumTree(ring.rows * ring.num_envs)
         self.largest = 1.0  # priority seen, with its exponent
         self._uniform, self._final = Uniform(ring, rng), ring.storage.final.numpy()
@@ -36,7 +47,9 @@ class Prioritized:
 
     def append(self, steps: Steps) -> int:
         """Store rows `[T, E, ...]`."""
-        return self.ring.append(steps)
+        transitions = self.ring.append(steps)
+        self.steps += transitions
+        return transitions
 
     def sample(self, batch_size: int) -> tuple[Tensor, Tensor]:
         """Rows by their priorities, one from each of `batch_size` equal parts of their sum, and their weights."""
@@ -47,7 +60,7 @@ class Prioritized:
         uniform |= self.tree.leaves[index] == 0  # rounding led beyond the last row
         if uniform.any():
             index[uniform] = self._uniform.draw(int(np.count_nonzero(uniform)))
-        weight = (self.count * self.probability(index)) ** -self.beta
+        weight = (self.count * self.probability(index)) ** -self.beta(self.steps)
         return torch.from_numpy(index), torch.from_numpy((weight / weight.max()).astype(np.float32))
 
     def probability(self, index: Array) -> Array:
@@ -65,7 +78,7 @@ class Prioritized:
         """The ring's, the priorities, and the largest."""
         self._follow()
         arrays, state = self.ring.state()
-        return {**arrays, "priority": self.tree.leaves}, {**state, "largest": self.largest}
+        return {**arrays, "priority": self.tree.leaves}, {**state, "largest": self.largest, "steps": self.steps}
 
     def restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:
         """Take back what `state` gave.
@@ -73,13 +86,13 @@ class Prioritized:
         Raises:
             ValueError: it is not that of such a memory.
         """
-        priority, largest = arrays["priority"], float(state["largest"])
+        priority, largest, steps = arrays["priority"], float(state["largest"]), int(state["steps"])
         fits = priority.shape == self.tree.leaves.shape and priority.dtype == self.tree.leaves.dtype
-        if not (fits and np.isfinite(priority).all() and (priority >= 0).all() and 0 < largest < np.inf):
-            raise ValueError(f"priorities {priority.shape} {priority.dtype}, the largest {largest}")
+        if not (fits and np.isfinite(priority).all() and (priority >= 0).all() and 0 < largest < np.inf and steps >= 0):
+            raise ValueError(f"priorities {priority.shape} {priority.dtype}, the largest {largest}, of {steps} steps")
         self.ring.restore({k: v for k, v in arrays.items() if k != "priority"}, state)
         self.tree.set(np.arange(len(priority)), priority)
-        self.largest, self._known = largest, self.ring.starts
+        self.largest, self.steps, self._known = largest, steps, self.ring.starts
         self.count = int(np.count_nonzero(priority))
 
     def _follow(self) -> None:

@@ -48,8 +48,7 @@ def train(
     while steps < total_steps:  # 2
         rate = epsilon(steps)
         rows, episodes = actor.rollout(rate)  # 3, 4
-        # Where an environment started its next episode instead, nothing was done and nothing is learned.
-        real = rows.done[0] | (actor.lengths > 0)
+        real = ~actor.final  # where an environment started its next episode instead, nothing was done
         errors = learner.update(  # 5, 6
             rows.obs[0, real],
             rows.action[0, real],
@@ -59,7 +58,7 @@ def train(
             None if actor.mask is None else actor.mask[real],
         )
         steps, updates = steps + len(errors), updates + len(errors)
-        yield Tick(steps, updates, float(np.mean(rate)), episodes)
+        yield Tick(steps, updates, rate, episodes)
 
 
 class Table(nn.Module):

@@ -33,6 +33,10 @@ class Value(Protocol):
     def error(self, loss: Tensor) -> Tensor:
         """How wrong a sample of this loss was, `[...]`: its priority in a replay memory, before any exponent."""
 
+    @property
+    def exponent(self) -> float:
+        """The published exponent of such priorities."""
+
 
 @dataclass(frozen=True)
 class Scalar:
@@ -71,6 +75,11 @@ class Scalar:
             return loss.sqrt()
         return torch.where(loss <= 0.5, (2 * loss).sqrt(), loss + 0.5)
 
+    @property
+    def exponent(self) -> float:
+        """Of proportional prioritisation (Schaul et al. 2016)."""
+        return 0.6
+
 
 @dataclass(frozen=True)
 class Categorical:
@@ -103,7 +112,8 @@ class Categorical:
         """
         moved = reward[..., None] + discount[..., None] * self.support(z)
         place = (moved - self.v_min) * ((self.atoms - 1) / (self.v_max - self.v_min))  # in atoms, [..., K]
-        low = place.floor().clamp(0, self.atoms - 2)  # the last atom is all on the upper side of the one before it
+        # The last atom is all on the upper side of the one before it. NaN stays in the probabilities.
+        low = place.nan_to_num().floor().clamp(0, self.atoms - 2)
         upper = (place - low).clamp(0, 1)  # beyond the support, all on its end
         shared = torch.zeros_like(z).scatter_add(-1, low.long(), z * (1 - upper))
         return shared.scatter_add(-1, low.long() + 1, z * upper)
@@ -119,6 +129,11 @@ class Categorical:
     def error(self, loss: Tensor) -> Tensor:
         """The loss itself, as in Rainbow (Hessel et al. 2018)."""
         return loss
+
+    @property
+    def exponent(self) -> float:
+        """Rainbow's."""
+        return 0.5
 
 
 @dataclass(frozen=True)
@@ -163,8 +178,13 @@ class Quantiles:
         return (weight * size).mean(-1).sum(-1)
 
     def error(self, loss: Tensor) -> Tensor:
-        """The loss itself, as in Dopamine's QR-DQN."""
+        """The loss itself."""
         return loss
+
+    @property
+    def exponent(self) -> float:
+        """Dopamine's: there the root of the loss is the priority."""
+        return 0.5
 
 
 def huber(error: Tensor, kappa: float) -> Tensor:

@@ -23,7 +23,6 @@ from qlearn.build.pieces import (
 from qlearn.config import Config
 from qlearn.envs import GymEnvs
 from qlearn.exploration import Linear
-from qlearn.prioritized import Prioritized
 from qlearn.replay import Replay
 from qlearn.types import Tick
 
@@ -42,15 +41,12 @@ class Parts:
 
     def train(self, after: Tick | None = None) -> Iterator[Tick]:
         """The training loop, from the beginning or after a tick."""
-        optimizer, memory = self.config.optimizer, self.config.replay
+        optimizer = self.config.optimizer
         end = optimizer.learning_rate if optimizer.end_learning_rate is None else optimizer.end_learning_rate
         learning_rate = Linear(optimizer.learning_rate, end, optimizer.decay_steps)
-        beta = Linear(memory.beta, 1.0, memory.beta_steps)
         steps, ticks = after.steps if after else 0, self._ticks(after)
         while True:
             self.learner.set_learning_rate(learning_rate(steps))
-            if isinstance(self.replay, Prioritized):
-                self.replay.beta = beta(steps)
             tick = next(ticks, None)
             if tick is None:
                 return

@@ -89,7 +89,9 @@ def build_replay(config: Config, space: Space) -> Replay:
     """The replay memory, and how it is sampled."""
     ring, rng, memory = build_ring(config, space), generator(config.seed, "replay"), config.replay
     if memory.prioritized:
-        return Prioritized(ring, rng, exponent=memory.priority_exponent, beta=memory.beta)
+        exponent = build_value(config).exponent if memory.priority_exponent is None else memory.priority_exponent
+        beta = Linear(memory.beta, 1.0, memory.beta_steps or config.steps)
+        return Prioritized(ring, rng, exponent=exponent, beta=beta)
     return Uniform(ring, rng)
 
 
@@ -140,6 +142,12 @@ def _own_network(config: Config, space: Space, shape: tuple[int, ...]) -> QNetwo
     net = config.network
     inputs = (*shape, space.categories) if space.categories else shape
     torso, features = make_torso(net.torso, inputs, net.hidden[:-1], layer_norm=net.layer_norm)
+    implicit = config.value.kind == "iqn"
+    if implicit and not any(True for _ in torso.parameters()):
+        raise UsageError(
+            f"network.hidden is {net.hidden}, but iqn multiplies the features of the layer before the last by its "
+            "levels; without convolutions it needs two layers"
+        )
     head = make_head(
         features,
         net.hidden[-1],
@@ -147,7 +155,7 @@ def _own_network(config: Config, space: Space, shape: tuple[int, ...]) -> QNetwo
         numbers(config),
         dueling=net.dueling,
         noise=net.noise if net.noisy else 0.0,
-        implicit=config.value.kind == "iqn",
+        implicit=implicit,
         layer_norm=net.layer_norm,
     )
     return QNetwork(Encode(space, rescale=net.rescale), torso, head)
@@ -213,5 +221,6 @@ def require_device(device: str) -> None:
 
 
 def with_custom_network(config: Config) -> Config:
-    """The configuration of a run whose network is given in Python."""
-    return dataclasses.replace(config, network=dataclasses.replace(config.network, torso="custom"))
+    """The configuration of a run whose network is given in Python: what is in it is its maker's affair."""
+    own = dataclasses.replace(config.network, torso="custom", dueling=False, noisy=False, layer_norm=False)
+    return dataclasses.replace(config, network=own)

@@ -21,7 +21,8 @@ def main(argv: list[str]) -> int:
     for column in ("preset", "what it is", "source", "expected scores"):
         table.add_column(column, overflow="fold")
     for preset in PRESETS.values():
-        scores = "\n".join(f"{env}: {score}" for env, score in preset.expected.items())
-        table.add_row(preset.name, preset.summary, preset.source, scores or "-")
+        scores = [f"{env}: {score}" for env, score in preset.expected.items()]
+        published = [f"published: {preset.published}"] if preset.published else []
+        table.add_row(preset.name, preset.summary, preset.source, "\n".join(scores + published) or "-")
     Console(highlight=False).print(table)
     return 0

@@ -113,12 +113,12 @@ class ReplayConfig:
     """Discount per step."""
     prioritized: Switch = False
     """Sample a transition in proportion to its last error (Schaul et al. 2016)."""
-    priority_exponent: Share = 0.6
-    """prioritized: the power of the error; 0 is uniform."""
+    priority_exponent: Share | None = None
+    """prioritized: the power of the error, 0 for uniform; by default 0.6 of a scalar's, 0.5 of a distribution's."""
     beta: Share = 0.4
     """prioritized: how much of the bias is corrected by weights, at the start."""
-    beta_steps: Whole = 100_000
-    """prioritized: environment steps until all of it is."""
+    beta_steps: Count | None = None
+    """prioritized: environment steps until all of it is; by default those of the run."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,8 @@ class ExplorationConfig:
     """epsilon, the probability of a random action."""
 
     kind: Literal["linear", "constant", "ladder"] = "linear"
-    """From start to end; end all along; or a rung for each environment (Horgan et al. 2018), from start downwards."""
+    """From start to end; end, as soon as the warm-up is over; or a rung for each environment (Horgan et al. 2018), from
+    start downwards."""
     start: Share = 1.0
     """linear: its value at the end of the warm-up. ladder: its value in the first environment."""
     end: Share = 0.05

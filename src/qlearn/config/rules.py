@@ -66,7 +66,7 @@ def check(config: Config) -> Config:
     if not config.network.hidden:
         raise UsageError("network.hidden is empty; it must have at least one layer")
     lanes, least = config.env.num_envs, config.replay.n_step + config.env.frame_stack + 3
-    if config.replay.capacity < lanes * least:
+    if config.algorithm == "dqn" and config.replay.capacity < lanes * least:
         raise UsageError(
             f"replay.capacity is {config.replay.capacity}; with env.num_envs {lanes}, replay.n_step "
             f"{config.replay.n_step} and env.frame_stack {config.env.frame_stack} it must be at least {lanes * least}"
@@ -76,14 +76,7 @@ def check(config: Config) -> Config:
 
 def _impossible(config: Config) -> Iterator[tuple[bool, str]]:
     """The mixes that cannot be, each with its reason: the one place that refuses them."""
-    network, value, backup, replay, explore = (
-        config.network,
-        config.value,
-        config.backup,
-        config.replay,
-        config.exploration,
-    )
-    scalar, greedy = value.kind == "scalar", not (backup.double or backup.munchausen)
+    network, value, backup, explore = config.network, config.value, config.backup, config.exploration
     yield (
         backup.double and backup.munchausen,
         "backup.double and backup.munchausen exclude each other: a soft policy has no best action to choose twice",
@@ -104,14 +97,27 @@ def _impossible(config: Config) -> Iterator[tuple[bool, str]]:
         explore.kind == "ladder" and not (explore.start and explore.end),
         "exploration.start and end must be more than 0 for a ladder, whose rungs have equal ratios",
     )
+    yield (
+        explore.kind == "ladder" and config.env.num_envs < 2,
+        "a ladder has a rung for each environment: set env.num_envs",
+    )
+    yield from _impossible_without_replay(config)
+
+
+def _impossible_without_replay(config: Config) -> Iterator[tuple[bool, str]]:
+    """What pqn and tabular cannot have."""
+    network, value, backup, replay = config.network, config.value, config.backup, config.replay
     if config.algorithm != "dqn":
-        name = config.algorithm
-        yield not scalar, f"value.kind is {value.kind}, but {name} learns means; use algorithm dqn"
+        name, greedy = config.algorithm, not (backup.double or backup.munchausen)
+        yield value.kind != "scalar", f"value.kind is {value.kind}, but {name} learns means; use algorithm dqn"
         yield not greedy, f"backup.double and backup.munchausen need a target network, and {name} has none"
         yield replay.prioritized, f"replay.prioritized needs a replay memory, and {name} has none"
-        yield replay.n_step > 1, f"replay.n_step is {replay.n_step}, but {name} has no replay memory to look ahead in"
+        why = f"but {name} has no replay memory to look ahead in (--preset {name} has settings for it)"
+        yield replay.n_step > 1, f"replay.n_step is {replay.n_step}, {why}"
     if config.algorithm == "tabular":
         yield config.env.frame_stack > 1, f"env.frame_stack is {config.env.frame_stack}, but a table has no frames"
+        switches = network.dueling or network.noisy or network.layer_norm or network.torso != "auto"
+        yield switches, "network.torso, dueling, noisy and layer_norm are of networks, and a table is none"
         yield config.runtime.device != "cpu", f"runtime.device is {config.runtime.device}, but a table is on the CPU"
         for which, rate in (("", config.optimizer.learning_rate), ("end_", config.optimizer.end_learning_rate)):
             wrong = rate is not None and not 0 < rate <= 1

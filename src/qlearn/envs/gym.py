@@ -156,7 +156,12 @@ class GymEnvs:
         self._ended = np.ones(num_envs, np.bool_)
         self.episodes = [0] * num_envs  # episodes started, by environment
         self.mask: Array | None = None
-        if "action_mask" in self._reset(0)[1]:  # no space says so
+        try:
+            masked = "action_mask" in self._reset(0)[1]  # no space says so
+        except EnvError:
+            self.close()
+            raise
+        if masked:
             self.space = dataclasses.replace(self.space, masked=True)
             self.mask = np.ones((num_envs, self.space.num_actions), np.bool_)
 
@@ -227,6 +232,8 @@ class GymEnvs:
                     "put one into the info of reset() too"
                 )
             return
+        if given is None and not self._ended[index]:
+            raise EnvError(f"{self.env_id} gave no action_mask, as it did before, and the episode goes on")
         mask = np.ones(self.space.num_actions, np.bool_) if given is None else np.asarray(given).astype(np.bool_)
         if mask.shape != (self.space.num_actions,):
             raise EnvError(

@@ -121,7 +121,7 @@ PRESETS: dict[str, Preset] = {
         ),
         Preset(
             "nstep",
-            "more steps of reward before the bootstrap than dqn has: 5 for its 3, 3 for its 1",
+            "more steps of reward before the bootstrap than dqn has: 5 for its 3, 3 for its 1, 20 for its 10",
             "Watkins (1989), Hessel et al. (2018)",
             c.NSTEP,
             c.NSTEP_TUNED,

@@ -53,9 +53,10 @@ ALE: Changes = {
     "exploration": {"start": 1.0, "end": 0.01, "decay_steps": 250_000},
 }
 
-# The original DQN of Young & Tian (2019), but for its RMSProp with epsilon outside the root.
+# The original DQN of Young & Tian (2019) with Adam in the place of its RMSProp, whose epsilon is outside the root.
 MINATAR: Changes = {
     "steps": 5_000_000,
+    "value": {"v_min": -100.0, "v_max": 100.0},
     "network": {"torso": "minatar", "hidden": (128,)},
     "replay": {"capacity": 100_000, "warmup_steps": 5_000, "n_step": 1},
     "learner": {
@@ -69,23 +70,31 @@ MINATAR: Changes = {
     "exploration": {"start": 1.0, "end": 0.1, "decay_steps": 100_000},
 }
 
+# v_min and v_max are c51's, whose atoms must reach from the worst return to the best: with gamma 0.99 a reward of 1 in
+# every step is worth 100.
 DQN_TUNED: Tuned = {
     "ALE": ALE,
     "MinAtar": MINATAR,
     "CartPole": {
         "until_solved": True,
+        "value": {"v_min": 0.0, "v_max": 100.0},
         "optimizer": {"decay_steps": 50_000},
         "exploration": {"decay_steps": 8_000},
     },
     # Both want more updates of a wider network on one-step returns, and more exploration to the end; the values are
     # near rl-baselines3-zoo's, with a learning rate that falls.
-    "Acrobot": WIDE,
-    "LunarLander": {**WIDE, "replay": {"n_step": 1, "capacity": 50_000}},
+    "Acrobot": {**WIDE, "value": {"v_min": -100.0, "v_max": 0.0}},
+    "LunarLander": {
+        **WIDE,
+        "value": {"v_min": -300.0, "v_max": 300.0},
+        "replay": {"n_step": 1, "capacity": 50_000},
+    },
     # Random actions never reach the flag, greedy ones on hopeful first values do: so explore greedily early, and let
     # what was tried in vain fall in value fast, over ten steps at a time. The velocity's range of 0.07 is invisible
     # beside the position's until both are brought to [-1, 1].
     "MountainCar": {
         "network": {"rescale": True},
+        "value": {"v_min": -100.0, "v_max": 0.0},
         "replay": {"n_step": 10},
         "optimizer": {"learning_rate": 4e-3, "end_learning_rate": 1e-4},
         "exploration": {"decay_steps": 2_000},
@@ -104,10 +113,12 @@ PQN: Changes = {
     "optimizer": {"name": "radam", "learning_rate": 1e-3, "end_learning_rate": 0.0, "decay_steps": 100_000},
     "exploration": {"start": 1.0, "end": 0.05, "decay_steps": 50_000},
 }
+# Its loss is half of ours, so the limit to the gradient is twice its 10. Not taken over: he_normal weights, MinAtar's
+# second division by 255, and convolutions normalised over channels alone (ours are over all that a layer has).
 PUREJAXQL: Changes = {
     "env": {"num_envs": 128},
     "pqn": {"epochs": 2, "minibatches": 32},
-    "learner": {"loss": "squared"},
+    "learner": {"loss": "squared", "max_grad_norm": 20.0},
 }
 PQN_TUNED: Tuned = {
     "CartPole": {"until_solved": True, "pqn": {"trace": 0.95}},
@@ -169,8 +180,8 @@ INTRO: Changes = {
 
 # The family: each is `dqn` and a few lines.
 
-# DQN Zoo's tuned Double DQN, on which its prioritised and the dueling agent build. Its shared bias of the last layer
-# is not taken over.
+# DQN Zoo's tuned Double DQN, on which its prioritised and the dueling agent build. Not taken over: its shared bias of
+# the last layer, the factor 1/sqrt(2) of the dueling network's gradient, and that it clips errors after weighting them.
 ALE_DOUBLE: Changes = {
     "replay": {"warmup_steps": 50_000},
     "learner": {"target_update_steps": 30_000, "loss": "huber"},
@@ -194,17 +205,15 @@ DUELING_TUNED: Tuned = {
 
 PER: Changes = {"replay": {"prioritized": True}}
 PER_TUNED: Tuned = {
-    "CartPole": {"replay": {"beta_steps": 50_000}},
     "ALE": {
         **ALE_DOUBLE,
         "backup": {"double": True},
-        "replay": {**ALE_DOUBLE["replay"], "beta_steps": 50_000_000},
         "optimizer": {"name": "rmsprop", "learning_rate": 6.25e-5, "epsilon": 0.01 / 32**2 / 16},
     },
 }
 
 NSTEP: Changes = {"replay": {"n_step": 5}}
-NSTEP_TUNED: Tuned = {name: {"replay": {"n_step": 3}} for name in ("ALE", "Acrobot", "LunarLander")} | {
+NSTEP_TUNED: Tuned = {name: {"replay": {"n_step": 3}} for name in ("ALE", "MinAtar", "Acrobot", "LunarLander")} | {
     "MountainCar": {"replay": {"n_step": 20}}
 }
 
@@ -218,18 +227,8 @@ NOISY_TUNED: Tuned = {
     }
 }
 
-# The atoms of C51 must reach from the worst return to the best. With gamma 0.99 a reward of 1 in every step is worth
-# 100.
-SUPPORT: Tuned = {
-    "CartPole": {"value": {"v_min": 0.0, "v_max": 100.0}},
-    "Acrobot": {"value": {"v_min": -100.0, "v_max": 0.0}},
-    "MountainCar": {"value": {"v_min": -100.0, "v_max": 0.0}},
-    "LunarLander": {"value": {"v_min": -300.0, "v_max": 300.0}},
-    "MinAtar": {"value": {"v_min": -100.0, "v_max": 100.0}},
-}
 C51: Changes = {"value": {"kind": "c51"}}
 C51_TUNED: Tuned = {
-    **SUPPORT,
     "ALE": {**ALE_DISTRIBUTION, "optimizer": {"learning_rate": 2.5e-4, "epsilon": 0.01 / 32}},
 }
 
@@ -244,22 +243,21 @@ IQN_TUNED: Tuned = {
         "value": {"quantiles": 64},
         "replay": {"warmup_steps": 20_000},
         "learner": {"batch_size": 32, "target_update_steps": 10_000},
-    }
+    },
+    "MinAtar": {"learner": {"batch_size": 32}},
 }
 
 RAINBOW: Changes = {
     "network": {"dueling": True, "noisy": True},
     "value": {"kind": "c51"},
     "backup": {"double": True},
-    "replay": {"n_step": 3, "prioritized": True, "priority_exponent": 0.5},
+    "replay": {"n_step": 3, "prioritized": True},
     "exploration": {"kind": "constant", "end": 0.0},
 }
 RAINBOW_TUNED: Tuned = {
-    **SUPPORT,
-    "CartPole": {**SUPPORT["CartPole"], "replay": {"beta_steps": 50_000}},
+    "MountainCar": {"replay": {"n_step": 10}},
     "ALE": {
         "network": {"noise": 0.1},
-        "replay": {"beta_steps": 50_000_000},
         "learner": {"max_grad_norm": 10.0},
         "optimizer": {"learning_rate": 6.25e-5, "epsilon": 0.005 / 32},
     },
@@ -269,4 +267,7 @@ MUNCHAUSEN: Changes = {"backup": {"munchausen": True}}
 ALE_MUNCHAUSEN: Changes = {"optimizer": {"learning_rate": 5e-5, "epsilon": 0.01 / 32}}
 M_DQN_TUNED: Tuned = {"ALE": ALE_MUNCHAUSEN}
 M_IQN: Changes = {**IQN, **MUNCHAUSEN}
-M_IQN_TUNED: Tuned = {"ALE": {**ALE_MUNCHAUSEN, "value": {"quantiles": 64}, "learner": {"batch_size": 32}}}
+M_IQN_TUNED: Tuned = {
+    "ALE": {**ALE_MUNCHAUSEN, "value": {"quantiles": 64}, "learner": {"batch_size": 32}},
+    "MinAtar": {"learner": {"batch_size": 32}},
+}

@@ -25,7 +25,7 @@ from qlearn.engine import load_module_tensors
 from qlearn.errors import RunError
 from qlearn.runs.files import new_directory, reading, write_bytes, writing
 
-FORMAT = 1
+FORMAT = 2  # 1 was that of networks without a head of their own
 MANIFEST = "MANIFEST.json"
 NETWORKS, REPLAY, STATE = "networks.safetensors", "replay.safetensors", "state.json"
 NAMES = (NETWORKS, "optimizer.safetensors", REPLAY, STATE)  # optimizer and replay where the algorithm has them

@@ -2,7 +2,7 @@
 
 import io
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import fill
@@ -120,6 +120,7 @@ def _many(drawn: Sequence[_Drawn]) -> Any:
     from matplotlib.figure import Figure
     from matplotlib.layout_engine import ConstrainedLayoutEngine
 
+    drawn = _told_apart(drawn)
     groups: dict[str, dict[str, list[_Drawn]]] = defaultdict(lambda: defaultdict(list))
     for run in drawn:
         groups[run.config.env.id][run.label].append(run)
@@ -154,16 +155,33 @@ def _many(drawn: Sequence[_Drawn]) -> Any:
     return figure
 
 
+def _told_apart(drawn: Sequence[_Drawn]) -> list[_Drawn]:
+    """Runs of one label that are no seeds of one thing get what was changed, or what is measured, into their labels."""
+    ways: tuple[Callable[[_Drawn], str], ...] = (
+        lambda run: _label(_alike(run.config)),
+        lambda run: f"{run.label}, {run.measure}",
+    )
+    for longer in ways:
+        meant: dict[tuple[str, str], set[tuple[Config, str]]] = defaultdict(set)
+        for run in drawn:
+            meant[run.config.env.id, run.label].add((_alike(run.config), run.measure))
+        drawn = [
+            replace(run, label=longer(run)) if len(meant[run.config.env.id, run.label]) > 1 else run for run in drawn
+        ]
+    return list(drawn)
+
+
 def _curves(axes: Any, groups: Sequence[tuple[Look, list[_Drawn]]], goal: float | None) -> None:
     """The learning curves of an environment, the last group on top."""
     alpha = 0.18 if len(groups) <= 4 else 0.1
-    ends = set()
+    ends, left_out = set[float](), list[str]()
     for (color, dashes, _), runs in groups:
         tables = [run.curve for run in runs]
         # A band is only true where every seed has a value: from the last first episode to the first last one.
         low, high = max(t[0, 0] for t in tables), min(t[-1, 0] for t in tables)
         if low >= high and len(tables) > 1:
-            raise RunError(f"the runs of {runs[0].label} have no environment steps in common to draw")
+            left_out.append(runs[0].label)
+            continue
         ends |= {round(t[-1, 0] / high, 1) for t in tables}
         grid = np.linspace(low, high, GRID)
         curves = np.stack([np.interp(grid, t[:, 0], t[:, 1]) for t in tables])
@@ -176,7 +194,10 @@ def _curves(axes: Any, groups: Sequence[tuple[Look, list[_Drawn]]], goal: float 
     windows = {run.config.window for _, runs in groups for run in runs}
     over = f" of the last {windows.pop()} episodes" if len(windows) == 1 else ""
     axes.set_ylabel(f"mean return{over}")
-    axes.set_xlabel("environment step" + (" (a curve ends where its shortest run does)" if len(ends) > 1 else ""))
+    notes = ["a curve ends where its shortest run does"] if len(ends) > 1 else []
+    if left_out:
+        notes.append(f"no steps in common: {', '.join(left_out)}")
+    axes.set_xlabel("environment step" + (f" ({'; '.join(notes)})" if notes else ""))
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
     axes.margins(x=0.01)
     _tidy(axes)

@@ -105,7 +105,7 @@ def load(path: str | Path, network: MakeNetwork | None = None) -> Agent:
     """The agent of the newest checkpoint of a run.
 
     A run may come from a stranger: its files are read as numbers and plain values, no module is imported because
-    they say so, and no more than the environment that they name is made, with the arguments that they give.
+    they say so, and no more than the environment that they name is made, with the arguments that they give, and reset.
 
     Raises:
         UsageError: there is no such run, its network is your own and was not given, or its environment is that of a

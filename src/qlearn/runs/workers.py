@@ -91,7 +91,7 @@ class _Crew:
         row = self.rows.get(self._name(item))
         if row and row["evaluation"]["episodes"] == self.suite.episodes:
             there = item.path.exists()
-            if (item.path / directory.SUMMARY).exists() if there else self._same(item, row["config"]):
+            if (item.path / directory.SUMMARY).exists() if there else self._same(item, row.get("config", {})):
                 return True
         self.rows.pop(self._name(item), None)
         return False
