@@ -80,10 +80,6 @@ CLAIMS = {
             "optimizer": {"end_learning_rate": None, "decay_steps": 0},
         },
     ),
-    "dqn-taxi-explore": Claim(
-        "Taxi-v4", "dqn", 3, "`--exploration.decay-steps 80000`", {"exploration": {"decay_steps": 80_000}}
-    ),
-    "dqn-taxi": Claim("Taxi-v4", "dqn", 3, "nobody tuned for it; an optimal policy scores about 8"),
 }
 
 

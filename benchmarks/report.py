@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from qlearn.runs.results import aggregate as aggregate_rows
-from qlearn.scores import mean_interval
+from qlearn.scores import mean_interval, text
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -25,12 +25,10 @@ ORDER = (
     "dqn-acrobot",
     "dqn-mountaincar",
     "dqn-lunarlander",
-    "dqn-taxi",
-    "dqn-taxi-explore",
 )
 
 
-SUITES = ("family", "published")  # of presets as they are shipped, where a row has no label
+SUITES = ("family", "published", "tables")  # of presets as they are shipped, where a row has no label
 QUARTER = "lunarlander"  # of all presets on a smaller budget
 
 
@@ -111,32 +109,38 @@ def suite_table(name: str) -> str:
         steps = max(row["summary"]["steps"] for row in of)
         lines.append(
             f"| {line['env']} | `{line['label']}` | {line['seeds']} | {steps:,} "
-            f"| {line['iqm']:.1f} ({line['ci95_low']:.1f} to {line['ci95_high']:.1f}) "
+            f"| {text(line['iqm'])} ({text(line['ci95_low'])} to {text(line['ci95_high'])}) "
             f"| {interval([row['evaluation']['mean'] for row in of])} "
-            f"| {line['worst_seed']:.1f} | {line['median_wall_seconds']:.0f} |"
+            f"| {text(line['worst_seed'])} | {line['median_wall_seconds']:.0f} |"
         )
     return "\n".join(lines)
 
 
 def interval(scores: list[float]) -> str:
     """Mean of the seeds and its Student's t interval."""
-    low, high = mean_interval(np.array(scores))
-    return f"{np.mean(scores):.1f} ({low:.1f} to {high:.1f})"
+    if len(scores) == 1:
+        return text(scores[0])
+    return "{} ({} to {})".format(*map(text, (float(np.mean(scores)), *mean_interval(np.array(scores)))))
+
+
+def count(seeds: int) -> str:
+    """`5 seeds`, `1 seed`."""
+    return f"{seeds} seed{'s' * (seeds > 1)}"
 
 
 def expected() -> str:
     """The module with what each preset is expected to score, environment by environment."""
     found: dict[str, dict[str, str]] = {}
     for result in results():
-        if not result["claim"].endswith(("-solved", "-explore")):
-            text = f"{score(result['aggregate'])}, {result['aggregate']['seeds']} seeds"
-            found.setdefault(result["preset"], {})[result["env"]] = text
+        if not result["claim"].endswith("-solved"):
+            told = f"{score(result['aggregate'])}, {count(result['aggregate']['seeds'])}"
+            found.setdefault(result["preset"], {})[result["env"]] = told
     for name in SUITES:
         for row in suite(name):
             if row["label"] == row["preset"]:
                 same = [r for r in suite(name) if (r["env"], r["label"]) == (row["env"], row["label"])]
-                text = f"{interval([r['evaluation']['mean'] for r in same])}, {len(same)} seeds"
-                found.setdefault(row["preset"], {}).setdefault(row["env"], text)
+                told = f"{interval([r['evaluation']['mean'] for r in same])}, {count(len(same))}"
+                found.setdefault(row["preset"], {}).setdefault(row["env"], told)
     lines = [
         '"""Greedy evaluation: mean of the seeds and its 95 % interval. Written by benchmarks/report.py."""',
         "",

@@ -78,14 +78,6 @@ PRESETS: dict[str, Preset] = {
             c.INTRO,
         ),
         Preset(
-            "pqn",
-            "no replay memory and no target network: many environments, lambda-returns, normalised layers",
-            "Gallici et al. (2024). Atari and MinAtar: purejaxql; the rest ours",
-            c.PQN,
-            c.PQN_TUNED,
-            published="Atari-57 median of Rainbow's after 400 M frames, read off a figure",
-        ),
-        Preset(
             "tabular",
             "Q-learning with a table, where observations are integers: the first lesson",
             "Watkins (1989); settings ours",
@@ -187,6 +179,14 @@ PRESETS: dict[str, Preset] = {
             c.M_IQN,
             c.M_IQN_TUNED,
             base=DQN,
+        ),
+        Preset(
+            "pqn",
+            "no replay memory and no target network: many environments, lambda-returns, normalised layers",
+            "Gallici et al. (2024). Atari and MinAtar: purejaxql; the rest ours",
+            c.PQN,
+            c.PQN_TUNED,
+            published="Atari-57 median of Rainbow's after 400 M frames, read off a figure",
         ),
     )
 }
