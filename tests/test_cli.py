@@ -64,7 +64,10 @@ def test_a_run_leaves_the_directory_of_the_contract(finished: Path) -> None:
     for kind, described in metrics.DESCRIPTIONS.items():
         records = list(metrics.read(finished, kind))
         assert all(record.keys() - {"kind", "steps"} <= described.keys() for record in records)
-        assert records[-1].keys() - {"kind", "steps"} == described.keys() - {"states_visited"}  # that is a table's
+        assert records[-1].keys() - {"kind", "steps"} == described.keys() - {
+            "states_visited",
+            "outside_support",
+        }  # of others
     assert (finished / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
     assert any((finished / "tensorboard").iterdir())
     assert [p.name for p in (finished / "checkpoints").iterdir()] == ["steps-000001500"]

@@ -701,3 +701,23 @@ def test_rounding_does_not_let_rmsprop_divide_by_nothing() -> None:
         parameter.grad = 1 + 1e-4 * torch.randn(1_000)
         optimizer.step()
     assert parameter.isfinite().all()
+
+
+def test_atoms_that_do_not_reach_the_returns_are_told_once(tmp_path: Path) -> None:
+    quick: dict[str, Any] = {**SMALL, "env": {}, "steps": 400, "runtime": {"log_steps": 50}, "progress": False}
+    narrow = {**quick, "value": {"kind": "c51", "v_min": -1.0, "v_max": 1.0}}
+    with pytest.warns(UserWarning, match="outside -1 to 1, and is cut off there; widen value.v_min") as told:
+        run = qlearn.train("CartPole-v1", run_dir=tmp_path / "n", **narrow)
+    assert len(told) == 1
+    assert metrics_of(run.path, "train")[-1]["outside_support"] > 0.5
+    wide = {**quick, "value": {"kind": "c51", "v_min": 0.0, "v_max": 100.0}}
+    run = qlearn.train("CartPole-v1", run_dir=tmp_path / "w", **wide)  # a warning would be an error
+    assert metrics_of(run.path, "train")[-1]["outside_support"] < 0.05
+
+
+def test_the_part_outside_the_support_is_what_is_clipped() -> None:
+    value = Categorical(0.0, 10.0, 11)
+    z = torch.full((1, 11), 1 / 11)
+    for reward, discount, outside in ((0.0, 1.0, 0), (2.0, 1.0, 2), (-3.5, 1.0, 4), (1.0, 0.9, 0), (20.0, 0.0, 11)):
+        found = value.diagnose(z, torch.tensor([reward]), torch.tensor([discount]))
+        assert found["outside_support"] == pytest.approx(outside / 11)

@@ -108,6 +108,13 @@ def td_target(value: Value, backup: Backup, online: Network, target: Network, ba
 
     The two cases of the line are one: `batch.discount` is 0 where the episode terminated, else gamma.
     """
+    return value.backup(*backed_up(value, backup, online, target, batch))  # 7
+
+
+def backed_up(
+    value: Value, backup: Backup, online: Network, target: Network, batch: Batch
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What y is made of: the return Z' of the next observation `[B, K]`, r `[B]`, and its discount `[B]`."""
     with torch.no_grad():
         after, reward = target(batch.next_obs), batch.reward
         match backup:
@@ -119,7 +126,7 @@ def td_target(value: Value, backup: Backup, online: Network, target: Network, ba
                 log_mu = (allowed(value.mean(target(batch.obs)), batch.mask) / temperature).log_softmax(-1)
                 praise = (temperature * log_mu.take_along_dim(batch.action[:, None], 1).squeeze(1)).clamp(clip, 0)
                 reward = reward + alpha * praise + batch.discount * temperature * torch.special.entr(pi).sum(-1)
-        return value.backup(value.mix(after, pi), reward, batch.discount)  # 7
+        return value.mix(after, pi), reward, batch.discount
 
 
 def td_loss(value: Value, backup: Backup, online: Network, target: Network, batch: Batch) -> Tensor:
@@ -201,7 +208,8 @@ class Learner:
         batch = self._batch(self._index)
         with evaluating(self.online), evaluating(self.target):
             q = self.value.mean(self.online(batch.obs))
-            y = td_target(self.value, self.backup, self.online, self.target, batch)
+            parts = backed_up(self.value, self.backup, self.online, self.target, batch)
+        y = self.value.backup(*parts)
         best = allowed(q, batch.mask).amax(-1)
         error = self.value.expected(y) - q.take_along_dim(batch.action[:, None], 1).squeeze(1)
         return {
@@ -210,6 +218,7 @@ class Learner:
             "q_mean": best.mean().item(),
             "q_max": best.max().item(),
             "td_error": error.abs().mean().item(),
+            **self.value.diagnose(*parts),
         }
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:

@@ -37,6 +37,9 @@ class Value(Protocol):
     def exponent(self) -> float:
         """The published exponent of such priorities."""
 
+    def diagnose(self, z: Tensor, reward: Tensor, discount: Tensor) -> dict[str, float]:
+        """What is to be known of such backups, by name."""
+
 
 @dataclass(frozen=True)
 class Scalar:
@@ -80,6 +83,10 @@ class Scalar:
         """Of proportional prioritisation (Schaul et al. 2016)."""
         return 0.6
 
+    def diagnose(self, z: Tensor, reward: Tensor, discount: Tensor) -> dict[str, float]:  # noqa: ARG002
+        """Nothing: any return can be told."""
+        return {}
+
 
 @dataclass(frozen=True)
 class Categorical:
@@ -110,8 +117,7 @@ class Categorical:
         Each moved atom's probability is shared by its two neighbours in proportion to their nearness. Mass is kept,
         and so is the mean while every moved atom is inside the support.
         """
-        moved = reward[..., None] + discount[..., None] * self.support(z)
-        place = (moved - self.v_min) * ((self.atoms - 1) / (self.v_max - self.v_min))  # in atoms, [..., K]
+        place = self._place(z, reward, discount)
         # The last atom is all on the upper side of the one before it. NaN stays in the probabilities.
         low = place.nan_to_num().floor().clamp(0, self.atoms - 2)
         upper = (place - low).clamp(0, 1)  # beyond the support, all on its end
@@ -134,6 +140,17 @@ class Categorical:
     def exponent(self) -> float:
         """Rainbow's."""
         return 0.5
+
+    def diagnose(self, z: Tensor, reward: Tensor, discount: Tensor) -> dict[str, float]:
+        """`outside_support`: the part of the probability that belongs beyond the atoms, and is put at their ends."""
+        place = self._place(z, reward, discount)
+        outside = (place < -1e-3) | (place > self.atoms - 1 + 1e-3)
+        return {"outside_support": (z * outside).sum(-1).mean().item()}
+
+    def _place(self, z: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
+        """Where each atom is moved to, in atoms from the lowest, `[..., K]`."""
+        moved = reward[..., None] + discount[..., None] * self.support(z)
+        return (moved - self.v_min) * ((self.atoms - 1) / (self.v_max - self.v_min))
 
 
 @dataclass(frozen=True)
@@ -185,6 +202,10 @@ class Quantiles:
     def exponent(self) -> float:
         """Dopamine's: there the root of the loss is the priority."""
         return 0.5
+
+    def diagnose(self, z: Tensor, reward: Tensor, discount: Tensor) -> dict[str, float]:  # noqa: ARG002
+        """Nothing: any return can be told."""
+        return {}
 
 
 def huber(error: Tensor, kappa: float) -> Tensor:

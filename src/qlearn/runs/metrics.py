@@ -30,6 +30,7 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
         "td_error": "mean absolute difference between target and value on that minibatch, after the update",
         "q_mean": "mean over that minibatch of the largest Q-value",
         "q_max": "largest Q-value on that minibatch",
+        "outside_support": "of c51: part of the targets' probability that lies beyond value.v_min and v_max",
         "states_visited": "of a table: states in which an action was ever tried; its q and error are of the table",
         "mean_return": "mean return of the last `window` episodes",
         "episodes": "episodes ended so far",

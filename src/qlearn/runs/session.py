@@ -5,6 +5,7 @@ import json
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -127,7 +128,7 @@ class _Session:
     def __init__(self, path: Path, parts: Parts, display: Display, saved: checkpoint.Checkpoint | None = None) -> None:
         self.path, self.parts, self.config, self.display = path, parts, parts.config, display
         self.progress = Progress(self.config.window, threshold(self.config))
-        self._saved, self._metrics_bytes = -1, 0
+        self._saved, self._metrics_bytes, self._warned = -1, 0, False
         if saved:
             state = saved.restore(parts)
             with reading(saved.path):
@@ -209,6 +210,7 @@ class _Session:
     def _log(self) -> dict[str, float]:
         progress = self.progress
         statistics, replay = self.parts.learner.statistics(), self.parts.replay
+        self._warn(statistics)
         progress.wall_seconds = time.monotonic() - self._started
         seconds, steps = progress.wall_seconds - self._logged[0], progress.tick.steps - self._logged[1]
         self._logged = (progress.wall_seconds, progress.tick.steps)
@@ -227,6 +229,17 @@ class _Session:
             },
         )
         return statistics
+
+    def _warn(self, statistics: dict[str, float]) -> None:
+        """Tell once what would spoil the run silently."""
+        outside = statistics.get("outside_support", 0.0)
+        if outside > 0.3 and not self._warned:
+            self._warned, value = True, self.config.value
+            warnings.warn(
+                f"{outside:.0%} of what is to be learned lies outside {value.v_min:g} to {value.v_max:g}, and is cut "
+                "off there; widen value.v_min and value.v_max",
+                stacklevel=2,
+            )
 
     def _save(self) -> None:
         self.progress.wall_seconds = time.monotonic() - self._started
