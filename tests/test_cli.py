@@ -192,6 +192,8 @@ def test_presets_and_diff(here: Cli) -> None:
     assert "learner.target_update_steps" in changed
     assert "2,500" in changed
     assert here("diff", "dqn", "dqn").stdout.strip() == "dqn and dqn are the same"
+    rainbow = "\n".join(line.rstrip() for line in here("diff", "dqn", "rainbow").stdout.splitlines())
+    assert f"$ qlearn diff dqn rainbow\n{rainbow}\n```" in (Path(__file__).parent.parent / "README.md").read_text()
 
 
 def test_help_names_every_command_and_field(here: Cli) -> None:
