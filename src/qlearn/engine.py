@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qlearn.errors import NotFiniteError
+from qlearn.errors import MisfitError, NotFiniteError
 from qlearn.networks import draw_from
 
 MakeOptimizer = Callable[[list[nn.Parameter]], torch.optim.Optimizer]
@@ -163,13 +163,13 @@ def load_module_tensors(module: nn.Module, tensors: Mapping[str, Tensor], prefix
     """Take back what `module_tensors` gave.
 
     Raises:
-        ValueError: a tensor is missing, is of another shape, or is one too many.
+        MisfitError: a tensor is missing, is of another shape, or is one too many.
     """
     mine = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
     own = module.state_dict()
     wrong = [k for k in own if k not in mine or mine[k].shape != own[k].shape] + [k for k in mine if k not in own]
     if wrong:
-        raise ValueError(f"the network is another one: {wrong[0]} does not fit")
+        raise MisfitError(f"{wrong[0]} does not fit")
     with torch.no_grad():
         for name, tensor in own.items():
             tensor.copy_(mine[name])

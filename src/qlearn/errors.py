@@ -24,6 +24,10 @@ class NotFiniteError(QlearnError):
     """A tensor of the learner holds NaN or infinity; the message names the first one."""
 
 
+class MisfitError(ValueError):
+    """Tensors are not those of the module that is to take them; the message names the first one."""
+
+
 class RunError(QlearnError):
     """A run directory cannot be read or written."""
 

@@ -9,7 +9,8 @@ import json
 import re
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from safetensors.torch import save as save_tensors
 
 from qlearn.build import Parts
 from qlearn.engine import load_module_tensors
-from qlearn.errors import RunError
+from qlearn.errors import MisfitError, RunError
 from qlearn.runs.files import new_directory, reading, write_bytes, writing
 
 FORMAT = 2  # 1 was that of networks without a head of their own
@@ -95,12 +96,12 @@ class Checkpoint:
 
     def load_network(self, network: torch.nn.Module) -> None:
         """Fill the online network."""
-        with reading(f"{self.path} (for this configuration)"):
+        with self._reading():
             load_module_tensors(network, self._tensors(NETWORKS), "online.")
 
     def restore(self, parts: Parts) -> dict[str, Any]:
         """Fill all parts of a run, and return its progress. The running episodes are started anew."""
-        with reading(f"{self.path} (for this configuration)"):
+        with self._reading():
             state = json.loads(self.read(STATE))
             parts.learner.restore(
                 {name: self._tensors(f"{name}.safetensors") for name in ("networks", "optimizer") if self.has(name)}
@@ -117,6 +118,14 @@ class Checkpoint:
             progress = dict(state["progress"])
         parts.actor.restart()
         return progress
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with reading(f"{self.path} (for this configuration)"):
+            try:
+                yield
+            except MisfitError as error:
+                raise RunError(f"the network in {self.path} is another one: {error}") from error
 
     def has(self, name: str) -> bool:
         """Whether there are tensors of that name."""
