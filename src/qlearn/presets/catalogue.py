@@ -232,7 +232,7 @@ C51_TUNED: Tuned = {
     "ALE": {**ALE_DISTRIBUTION, "optimizer": {"learning_rate": 2.5e-4, "epsilon": 0.01 / 32}},
 }
 
-# The low quantiles of a return that grows follow it slowly, at their level's part of the rate: CartPole wants more of it.
+# The low quantiles of a return that grows follow it slowly, at their level's part of the rate: CartPole wants more.
 FASTER: Tuned = {"CartPole": {"optimizer": {"learning_rate": 3e-3}}}
 QR: Changes = {"value": {"kind": "qr"}}
 QR_TUNED: Tuned = {**FASTER, "ALE": {**ALE_DISTRIBUTION, "value": {"quantiles": 201}}}

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 
 EXPECTED: Mapping[str, Mapping[str, str]] = {
     "c51": {
-        "CartPole-v1": "500.0, 1 seed",
+        "CartPole-v1": "500.0 (500.0 to 500.0), 2 seeds",
     },
     "double": {
-        "CartPole-v1": "500.0, 1 seed",
+        "CartPole-v1": "500.0 (500.0 to 500.0), 2 seeds",
     },
     "dqn": {
         "Acrobot-v1": "-77.3 (-81.9 to -72.6), 5 seeds",
@@ -16,28 +16,31 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
         "MountainCar-v0": "-101.6 (-104.1 to -99.0), 5 seeds",
     },
     "dueling": {
-        "CartPole-v1": "500.0, 1 seed",
+        "CartPole-v1": "499.9 (498.9 to 500.9), 2 seeds",
     },
     "intro": {
         "CartPole-v0": "200.0 (200.0 to 200.0), 10 seeds",
     },
-    "iqn": {
-        "CartPole-v1": "334.9, 1 seed",
+    "m-dqn": {
+        "CartPole-v1": "500.0, 1 seed",
     },
     "noisy": {
-        "CartPole-v1": "500.0, 1 seed",
+        "CartPole-v1": "411.1 (-718.0 to 1,540.3), 2 seeds",
     },
     "nstep": {
-        "CartPole-v1": "462.1, 1 seed",
+        "CartPole-v1": "481.1 (240.6 to 721.5), 2 seeds",
     },
     "per": {
-        "CartPole-v1": "500.0, 1 seed",
+        "CartPole-v1": "472.3 (120.7 to 824.0), 2 seeds",
     },
     "pqn": {
         "Acrobot-v1": "-80.5 (-122.2 to -38.8), 2 seeds",
+        "CartPole-v1": "500.0, 1 seed",
     },
     "qr": {
-        "CartPole-v1": "420.7, 1 seed",
         "MountainCar-v0": "-101.0, 1 seed",
+    },
+    "rainbow": {
+        "CartPole-v1": "491.0, 1 seed",
     },
 }
