@@ -114,8 +114,8 @@ def suite_table(name: str) -> str:
     """One row for each environment and preset of a suite, the best first."""
     lines = [
         "| environment | preset | seeds | steps | IQM of the seeds (95 % bootstrap interval) | mean (95 % interval) "
-        "| worst seed | seconds a run (median) | published |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| worst seed | published |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     rows = suite(name)
     for line in aggregate_rows([{**row, "score": row["evaluation"]["mean"]} for row in rows]):
@@ -125,8 +125,7 @@ def suite_table(name: str) -> str:
             f"| {line['env']} | `{line['label']}` | {line['seeds']} | {steps:,} "
             f"| {text(line['iqm'])} ({text(line['ci95_low'])} to {text(line['ci95_high'])}) "
             f"| {interval([row['evaluation']['mean'] for row in of])} "
-            f"| {text(line['worst_seed'])} | {line['median_wall_seconds']:.0f} "
-            f"| {PUBLISHED.get((line['env'], line['label']), '')} |"
+            f"| {text(line['worst_seed'])} | {PUBLISHED.get((line['env'], line['label']), '')} |"
         )
     return "\n".join(lines)
 
