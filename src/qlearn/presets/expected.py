@@ -14,6 +14,7 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
         "CartPole-v1": "499.8 (499.5 to 500.2), 10 seeds",
         "LunarLander-v3": "223.6 (154.7 to 292.4), 5 seeds",
         "MountainCar-v0": "-101.6 (-104.1 to -99.0), 5 seeds",
+        "Taxi-v4": "7.78 (7.66 to 7.91), 3 seeds",
     },
     "dueling": {
         "CartPole-v1": "499.9 (498.9 to 500.9), 2 seeds",
@@ -42,5 +43,11 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
     },
     "rainbow": {
         "CartPole-v1": "491.0, 1 seed",
+    },
+    "tabular": {
+        "CliffWalking-v1": "-13.0 (-13.0 to -13.0), 5 seeds",
+        "FrozenLake-v1": "0.74 (0.73 to 0.74), 5 seeds",
+        "FrozenLake8x8-v1": "0.85 (0.82 to 0.87), 5 seeds",
+        "Taxi-v4": "7.80 (7.75 to 7.85), 5 seeds",
     },
 }
