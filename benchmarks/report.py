@@ -121,9 +121,10 @@ def suite_table(name: str) -> str:
     for line in aggregate_rows([{**row, "score": row["evaluation"]["mean"]} for row in rows]):
         of = [row for row in rows if (row["env"], row["label"]) == (line["env"], line["label"])]
         steps = max(row["summary"]["steps"] for row in of)
+        band = f" ({text(line['ci95_low'])} to {text(line['ci95_high'])})" if len(of) > 1 else ""
         lines.append(
             f"| {line['env']} | `{line['label']}` | {line['seeds']} | {steps:,} "
-            f"| {text(line['iqm'])} ({text(line['ci95_low'])} to {text(line['ci95_high'])}) "
+            f"| {text(line['iqm'])}{band} "
             f"| {interval([row['evaluation']['mean'] for row in of])} "
             f"| {text(line['worst_seed'])} | {text(float(np.mean([row['summary']['mean_return'] for row in of])))} "
             f"| {PUBLISHED.get((line['env'], line['label']), '')} |"

@@ -22,7 +22,13 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
     "intro": {
         "CartPole-v0": "200.0 (200.0 to 200.0), 10 seeds",
     },
+    "iqn": {
+        "CartPole-v1": "500.0, 1 seed",
+    },
     "m-dqn": {
+        "CartPole-v1": "500.0, 1 seed",
+    },
+    "m-iqn": {
         "CartPole-v1": "500.0, 1 seed",
     },
     "noisy": {
@@ -35,11 +41,12 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
         "CartPole-v1": "472.3 (120.7 to 824.0), 2 seeds",
     },
     "pqn": {
-        "Acrobot-v1": "-80.5 (-122.2 to -38.8), 2 seeds",
+        "Acrobot-v1": "-82.5 (-87.0 to -77.9), 5 seeds",
         "CartPole-v1": "500.0, 1 seed",
     },
     "qr": {
-        "MountainCar-v0": "-101.0, 1 seed",
+        "CartPole-v1": "500.0 (500.0 to 500.0), 2 seeds",
+        "MountainCar-v0": "-99.5 (-100.6 to -98.3), 5 seeds",
     },
     "rainbow": {
         "CartPole-v1": "491.0, 1 seed",
