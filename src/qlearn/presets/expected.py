@@ -7,7 +7,7 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
         "CartPole-v1": "500.0 (500.0 to 500.0), 2 seeds",
     },
     "double": {
-        "CartPole-v1": "500.0 (500.0 to 500.0), 2 seeds",
+        "CartPole-v1": "482.1 (405.1 to 559.1), 3 seeds",
     },
     "dqn": {
         "Acrobot-v1": "-77.3 (-81.9 to -72.6), 5 seeds",
@@ -17,19 +17,19 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
         "Taxi-v4": "7.78 (7.66 to 7.91), 3 seeds",
     },
     "dueling": {
-        "CartPole-v1": "499.9 (498.9 to 500.9), 2 seeds",
+        "CartPole-v1": "499.9 (499.7 to 500.2), 3 seeds",
     },
     "intro": {
         "CartPole-v0": "200.0 (200.0 to 200.0), 10 seeds",
     },
     "iqn": {
-        "CartPole-v1": "500.0, 1 seed",
+        "CartPole-v1": "500.0 (500.0 to 500.0), 2 seeds",
     },
     "m-dqn": {
-        "CartPole-v1": "500.0, 1 seed",
+        "CartPole-v1": "500.0 (500.0 to 500.0), 2 seeds",
     },
     "m-iqn": {
-        "CartPole-v1": "500.0, 1 seed",
+        "CartPole-v1": "498.6 (481.2 to 516.0), 2 seeds",
     },
     "noisy": {
         "CartPole-v1": "411.1 (-718.0 to 1,540.3), 2 seeds",
@@ -42,14 +42,14 @@ EXPECTED: Mapping[str, Mapping[str, str]] = {
     },
     "pqn": {
         "Acrobot-v1": "-82.5 (-87.0 to -77.9), 5 seeds",
-        "CartPole-v1": "500.0, 1 seed",
+        "CartPole-v1": "500.0 (500.0 to 500.0), 2 seeds",
     },
     "qr": {
         "CartPole-v1": "500.0 (500.0 to 500.0), 2 seeds",
         "MountainCar-v0": "-99.5 (-100.6 to -98.3), 5 seeds",
     },
     "rainbow": {
-        "CartPole-v1": "491.0, 1 seed",
+        "CartPole-v1": "495.5 (438.2 to 552.8), 2 seeds",
     },
     "tabular": {
         "CliffWalking-v1": "-13.0 (-13.0 to -13.0), 5 seeds",
