@@ -1,5 +1,6 @@
 """Many runs from one file: it is read, it survives, it says what came of it. And the statistics of that."""
 
+import io
 import json
 import os
 import shutil
@@ -13,10 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 from scipy.stats import trim_mean
 
 from qlearn.errors import UsageError
 from qlearn.runs import checkpoint, directory, metrics, plot, results, suite, workers
+from qlearn.runs.board import Board
 from qlearn.scores import bootstrap_interval, iqm
 from tests.conftest import Cli
 from tests.test_cli import fails
@@ -354,3 +357,16 @@ def test_a_process_that_crashes_is_a_run_that_failed(
     assert "Traceback" in (tmp_path / "suites/s/CartPole-v1/dqn-seed1.log").read_text()
     monkeypatch.setattr(workers, "WORKER", (sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"))
     assert "failed: killed by SIGKILL" in here("suite", "s.toml").stdout
+
+
+def test_a_board_whose_reader_has_gone_is_silent_and_stops_nothing() -> None:
+    class Gone(io.StringIO):
+        def write(self, text: str) -> int:
+            raise BrokenPipeError
+
+    written = io.StringIO()
+    for board in (Board(console=Console(file=Gone())), Board(console=Console(file=written), silent=True)):
+        for _ in range(3):
+            board.say("1 of 3 runs done")
+        board.close()
+    assert written.getvalue() == ""

@@ -78,6 +78,8 @@ class Board:
 
     def say(self, message: str) -> None:
         """Print a line, above the bars where there are some."""
+        if self._broken:
+            return
         with self._harmless():
             self.console.print(message, markup=False)
 
@@ -107,8 +109,6 @@ class Board:
 
     @contextmanager
     def _harmless(self) -> Iterator[None]:
-        if self._broken:
-            return
         try:
             yield
         except (OSError, SystemExit):  # rich leaves the program where its reader has gone; a suite must not
