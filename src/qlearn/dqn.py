@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from qlearn.actor import Actor
-from qlearn.engine import Descent, Flat, MakeOptimizer, Tensors, load_module_tensors, module_tensors
+from qlearn.engine import Descent, Flat, Gradient, MakeOptimizer, Tensors, load_module_tensors, module_tensors
 from qlearn.networks import draw_from, evaluating
 from qlearn.replay import Replay
 from qlearn.types import Array, Batch, Dist, Tick
@@ -146,6 +146,18 @@ def allowed(q: Tensor, mask: Tensor | None) -> Tensor:
     return q if mask is None else q.masked_fill(~mask, -math.inf)
 
 
+def account(gradient: Gradient, q: Tensor, mask: Tensor | None, action: Tensor, y: Tensor) -> dict[str, float]:
+    """What is told of a minibatch: its last gradient, its values q `[B, A]`, and their errors from targets y `[B]`."""
+    best = allowed(q, mask).amax(-1)
+    return {
+        "loss": gradient.loss,
+        "grad_norm": gradient.norm,
+        "q_mean": best.mean().item(),
+        "q_max": best.max().item(),
+        "td_error": (y - q.take_along_dim(action[:, None], 1).squeeze(1)).abs().mean().item(),
+    }
+
+
 class Learner:
     """Q, its target Q', and the optimiser that moves the one towards what the other says.
 
@@ -210,16 +222,8 @@ class Learner:
             q = self.value.mean(self.online(batch.obs))
             parts = backed_up(self.value, self.backup, self.online, self.target, batch)
         y = self.value.backup(*parts)
-        best = allowed(q, batch.mask).amax(-1)
-        error = self.value.expected(y) - q.take_along_dim(batch.action[:, None], 1).squeeze(1)
-        return {
-            "loss": self.descent.gradient.loss,
-            "grad_norm": self.descent.gradient.norm,
-            "q_mean": best.mean().item(),
-            "q_max": best.max().item(),
-            "td_error": error.abs().mean().item(),
-            **self.value.diagnose(*parts),
-        }
+        told = account(self.descent.gradient, q, batch.mask, batch.action, self.value.expected(y))
+        return told | self.value.diagnose(*parts)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint keeps, by file."""

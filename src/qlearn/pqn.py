@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from qlearn.actor import Actor
-from qlearn.dqn import allowed, taken
+from qlearn.dqn import account, allowed, taken
 from qlearn.engine import Descent, MakeOptimizer, Tensors
 from qlearn.networks import evaluating
 from qlearn.types import Array, Steps, Tick
@@ -204,14 +204,7 @@ class Learner:
         batch = self._batch
         with evaluating(self.online):
             q = self.q_values(batch.obs)
-        most = allowed(q, batch.mask).amax(-1)
-        return {
-            "loss": self.descent.gradient.loss,
-            "grad_norm": self.descent.gradient.norm,
-            "q_mean": most.mean().item(),
-            "q_max": most.max().item(),
-            "td_error": (batch.target - q.take_along_dim(batch.action[:, None], 1).squeeze(1)).abs().mean().item(),
-        }
+        return account(self.descent.gradient, q, batch.mask, batch.action, batch.target)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
         """What a checkpoint keeps, by file."""

@@ -44,13 +44,9 @@ class Parts:
         optimizer = self.config.optimizer
         end = optimizer.learning_rate if optimizer.end_learning_rate is None else optimizer.end_learning_rate
         learning_rate = Linear(optimizer.learning_rate, end, optimizer.decay_steps)
-        steps, ticks = after.steps if after else 0, self._ticks(after)
-        while True:
-            self.learner.set_learning_rate(learning_rate(steps))
-            tick = next(ticks, None)
-            if tick is None:
-                return
-            steps = tick.steps
+        self.learner.set_learning_rate(learning_rate(after.steps if after else 0))
+        for tick in self._ticks(after):
+            self.learner.set_learning_rate(learning_rate(tick.steps))
             yield tick
 
     def generators(self) -> dict[str, np.random.Generator]:
