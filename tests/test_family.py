@@ -15,6 +15,7 @@ from qlearn import dqn, presets, runs
 from qlearn.build import Parts, build
 from qlearn.build.pieces import build_value
 from qlearn.config import Config, check, override
+from qlearn.draws import Draws
 from qlearn.engine import CenteredRMSProp
 from qlearn.envs import make_envs
 from qlearn.errors import EnvError, NotFiniteError, UsageError
@@ -211,7 +212,7 @@ def test_an_agent_is_told_what_is_allowed(tmp_path: Path) -> None:
 def test_noise_is_new_in_each_pass_and_none_in_evaluation() -> None:
     torch.manual_seed(0)
     layer, x = NoisyLinear(50, 40), torch.randn(7, 50)
-    layer.generator = torch.Generator().manual_seed(1)
+    layer.draws = Draws(torch.Generator().manual_seed(1))
     assert not torch.equal(layer(x), layer(x))
     plain = torch.nn.functional.linear(x, layer.weight, layer.bias)
     with evaluating(layer):
@@ -240,9 +241,10 @@ def test_online_and_target_draw_noise_of_their_own_from_one_generator() -> None:
     assert not torch.equal(learner.q_values(obs), learner.q_values(obs))  # two acts in a row
     with evaluating(learner.online), evaluating(learner.target):
         assert torch.equal(learner.online(obs).z, learner.target(obs).z)
-    before = learner.descent.rng.get_state()
+    assert learner.descent.draws.generator is not None
+    before = learner.descent.draws.generator.get_state()
     learner.statistics()  # looking draws nothing
-    assert torch.equal(before, learner.descent.rng.get_state())
+    assert torch.equal(before, learner.descent.draws.generator.get_state())
     parts.envs.close()
 
 
@@ -394,8 +396,9 @@ def test_importance_weights_reach_every_loss(kind: str) -> None:
     learner.set_learning_rate(1e-30)
 
     def gradient(weight: list[float]) -> torch.Tensor:
+        mean = learner.descent.memory["exp_avg"].zero_()
         learner.update(index, torch.tensor(weight))
-        return learner.descent.flat.gradient.clone()
+        return mean / (1 - 0.9)
 
     each = [gradient([float(i == k) for i in range(4)]) for k in range(4)]
     weighted = gradient([0.5, 0.0, 2.0, 1.0])
@@ -695,12 +698,11 @@ def test_nan_is_named_whatever_the_value(kind: str, backup: dict[str, bool]) -> 
 def test_rounding_does_not_let_rmsprop_divide_by_nothing() -> None:
     """A gradient that hardly changes: the mean of its square less the square of its mean is less than 0 by rounding."""
     torch.manual_seed(0)
-    parameter = torch.nn.Parameter(torch.zeros(1_000))
-    optimizer = CenteredRMSProp([parameter], 1e-4, eps=0.01 / 32**2 / 16)
+    optimizer, theta = CenteredRMSProp(1e-4, epsilon=0.01 / 32**2 / 16), torch.zeros(1_000)
+    memory: tuple[torch.Tensor, ...] = (torch.zeros(1_000), torch.zeros(1_000))
     for _ in range(400):
-        parameter.grad = 1 + 1e-4 * torch.randn(1_000)
-        optimizer.step()
-    assert parameter.isfinite().all()
+        theta, memory = optimizer.descend(theta, 1 + 1e-4 * torch.randn(1_000), memory, (torch.tensor(1e-4),))
+    assert theta.isfinite().all()
 
 
 def test_atoms_that_do_not_reach_the_returns_are_told_once(tmp_path: Path) -> None:

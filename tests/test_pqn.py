@@ -1,7 +1,9 @@
 """PQN against its own equations, its loop against its own description."""
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ from torch import Tensor, nn
 
 from qlearn import pqn
 from qlearn.actor import Actor
+from qlearn.engine import RAdam
 from qlearn.errors import NotFiniteError
 from qlearn.exploration import Linear
 from qlearn.pqn import Learner, lambda_returns, train
@@ -36,17 +39,46 @@ class Mlp(nn.Module):
         return Dist(self.layers(obs)[..., None])
 
 
+@dataclass(frozen=True)
+class Straight:
+    """Plain gradient descent."""
+
+    learning_rate: float
+    memory: tuple[str, ...] = ()
+
+    def numbers(self, step: int, learning_rate: float) -> tuple[float, ...]:
+        return (learning_rate,)
+
+    def descend(
+        self, vector: Tensor, gradient: Tensor, memory: tuple[Tensor, ...], numbers: tuple[Tensor, ...]
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        return vector - numbers[0] * gradient, memory
+
+
 def parts(envs: Scripted, *, stack: int = 1, learning_rate: float = 1e-3, **settings: float) -> tuple[Learner, Actor]:
     torch.manual_seed(0)
     chosen = {"gamma": 0.9, "trace": 0.7, "epochs": 2, "minibatches": 4, **settings}
     learner = Learner(
         Mlp(3 * stack),
         Scalar(),
-        lambda p: torch.optim.RAdam(p, learning_rate),
+        RAdam(learning_rate),
         rng=np.random.default_rng(0),
         **chosen,  # type: ignore[arg-type]
     )
     return learner, Actor(envs, learner.q_values, np.random.default_rng(1), stack=stack)
+
+
+def watched(learner: Learner) -> list[tuple[Tensor, Tensor]]:
+    """The observations and targets of every minibatch from now on, without what weighs nothing."""
+    seen, step = [], learner.descent.step
+
+    def watch(weight: Tensor, *inputs: Tensor, suspects: Any) -> Tensor:
+        assert weight.mean().item() == pytest.approx(1)
+        seen.append((inputs[0][weight > 0], inputs[2][weight > 0]))
+        return step(weight, *inputs, suspects=suspects)
+
+    learner.descent.step = watch  # type: ignore[method-assign]
+    return seen
 
 
 # ---------------------------------------------------------------------------------------------- the returns
@@ -154,13 +186,11 @@ def test_the_targets_are_those_of_acting_time_in_every_minibatch() -> None:
     before = learner.returns(rows, actor.obs, None)
     trained: dict[tuple[float, ...], set[float]] = {}
 
-    def losses(batch: pqn.Minibatch) -> Tensor:
-        for obs, target in zip(batch.obs.tolist(), batch.target.tolist(), strict=True):
-            trained.setdefault(tuple(obs), set()).add(target)
-        return Learner._losses(learner, batch)
-
-    learner._losses = losses  # type: ignore[method-assign]
+    seen = watched(learner)
     assert learner.update(rows, final, actor.obs, None) == 3 * 4
+    for minibatch, targets in seen:
+        for obs, target in zip(minibatch.tolist(), targets.tolist(), strict=True):
+            trained.setdefault(tuple(obs), set()).add(target)
     expected = {
         tuple(rows.obs[t, e].tolist()): {before[t, e].item()} for t in range(8) for e in range(3) if not final[t, e]
     }
@@ -171,19 +201,17 @@ def test_the_targets_are_those_of_acting_time_in_every_minibatch() -> None:
 def test_every_step_is_learned_from_once_an_epoch_and_final_observations_never() -> None:
     envs = Scripted([[(2, "terminated"), (3, "truncated")], [(1, "truncated")]])
     learner, actor = parts(envs, epochs=3, minibatches=5)
-    network = learner.online
-    assert isinstance(network, Mlp)
     rows, final = rollout(envs, actor, 9)
     assert final.sum() == 6
     targets = learner.returns(rows, actor.obs, None)
     learner.returns = lambda *_: targets  # type: ignore[method-assign]
-    network.seen.clear()
+    seen = watched(learner)
     assert learner.update(rows, final, actor.obs, None) == 15
-    sizes = [len(obs) for obs in network.seen]
+    sizes = [len(obs) for obs, _ in seen]
     assert len(sizes) == 15
     assert set(sizes) == {2, 3}  # 12 steps in 5 parts
     steps = sorted(rows.obs[~final].tolist())
-    orders = [torch.cat(network.seen[k : k + 5]).tolist() for k in (0, 5, 10)]
+    orders = [torch.cat([obs for obs, _ in seen[k : k + 5]]).tolist() for k in (0, 5, 10)]
     assert all(sorted(order) == steps for order in orders)
     assert orders[0] != orders[1] != orders[2]  # dealt out anew
     rows.reward[final], targets[torch.from_numpy(final)] = np.nan, torch.nan  # or it would say so
@@ -202,7 +230,7 @@ def test_one_gradient_step_on_a_table_is_the_equation() -> None:
     learner = Learner(
         Table(),
         Scalar(),
-        lambda p: torch.optim.SGD(p, 0.1),
+        Straight(0.1),
         gamma=0.5,
         trace=0.0,
         epochs=1,
@@ -345,7 +373,7 @@ def test_nan_is_named_and_spares_the_weights(poison: str, named: str) -> None:
     with pytest.raises(NotFiniteError, match=re.escape(named)):
         learner.update(rows, final, actor.obs, None)
     assert torch.equal(before, learner.online.get_parameter("layers.4.weight"))
-    assert not learner.descent.optimizer.state_dict()["state"]
+    assert not any(vector.any() for vector in learner.descent.memory.values())
 
 
 def test_statistics_are_of_the_last_minibatch() -> None:
@@ -371,15 +399,15 @@ def test_statistics_are_of_the_last_minibatch() -> None:
 
 def test_the_gradient_and_the_learning_rate_are_as_told() -> None:
     envs = Scripted([[(4, "terminated")]] * 2)
-    learner, actor = parts(envs, max_grad_norm=0.5)
+    learner, actor = parts(envs, max_grad_norm=0.5, epochs=1, minibatches=1)
     rows, final = rollout(envs, actor, 8)
     learner.set_learning_rate(0.0)
     before = learner.q_values(torch.ones(1, 3))
     learner.update(rows, final, actor.obs, None)
     assert torch.equal(before, learner.q_values(torch.ones(1, 3)))
     assert learner.descent.gradient.norm > 0.5
-    flat = torch.cat([p.grad.flatten() for p in learner.online.parameters() if p.grad is not None])
-    assert flat.norm().item() == pytest.approx(0.5, rel=1e-5)
+    flat = learner.descent.memory["exp_avg"]
+    assert (flat.norm() / (1 - 0.9)).item() == pytest.approx(0.5, rel=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------- it learns
@@ -420,9 +448,7 @@ class Rounds:
 def test_it_finds_the_values_of_endless_rounds_whatever_their_time_limit(trace: float, seed: int) -> None:
     torch.manual_seed(seed)
     rng = np.random.default_rng(seed)
-    learner = Learner(
-        Mlp(5, 2), Scalar(), lambda p: torch.optim.RAdam(p, 1e-2), gamma=0.8, trace=trace, minibatches=4, rng=rng
-    )
+    learner = Learner(Mlp(5, 2), Scalar(), RAdam(1e-2), gamma=0.8, trace=trace, minibatches=4, rng=rng)
     actor = Actor(Rounds(8), learner.q_values, rng)
     for tick in train(actor, learner, epsilon=Linear(1.0, 0.2, 4_000), total_steps=10_000, rollout_steps=16):
         learner.set_learning_rate(1e-2 * (1 - tick.steps / 10_100))

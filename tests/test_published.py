@@ -8,7 +8,6 @@ come properties that hold for all inputs.
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +19,7 @@ from scipy.stats import chisquare
 from torch import Tensor, nn
 
 from qlearn.dqn import Greedy, Munchausen, Network, td_loss, td_target
-from qlearn.engine import CenteredRMSProp
+from qlearn.engine import CenteredRMSProp, Optimizer
 from qlearn.exploration import Linear
 from qlearn.networks import Implicit, Plain, cosines
 from qlearn.pqn import lambda_returns
@@ -360,13 +359,13 @@ def test_the_probabilities_follow_a_ring_that_overwrites() -> None:
 # The optimiser of the original code (pitfall 3 of our notes: where epsilon stands)
 
 
-def steps(optimizer_of: Any, start: list[float], gradients: npt.NDArray[np.float64]) -> Tensor:
-    parameter = nn.Parameter(torch.tensor(start, dtype=torch.float64))
-    optimizer, path = optimizer_of([parameter]), []
-    for gradient in gradients:
-        parameter.grad = torch.tensor(gradient)
-        optimizer.step()
-        path.append(parameter.detach().clone())
+def steps(optimizer: Optimizer, start: list[float], gradients: npt.NDArray[np.float64]) -> Tensor:
+    theta, path = torch.tensor(start, dtype=torch.float64), []
+    memory = tuple(torch.zeros_like(theta) for _ in optimizer.memory)
+    for step, gradient in enumerate(gradients, 1):
+        numbers = torch.tensor(optimizer.numbers(step, optimizer.learning_rate), dtype=torch.float64)
+        theta, memory = optimizer.descend(theta, torch.tensor(gradient), memory, numbers.unbind())
+        path.append(theta)
     return torch.stack(path)
 
 
@@ -376,9 +375,7 @@ def test_three_steps_of_centred_rmsprop_by_hand() -> None:
         g, g2 = 0.95 * g + 0.05 * gradient, 0.95 * g2 + 0.05 * gradient**2
         theta -= 0.00025 * gradient / math.sqrt(g2 - g**2 + 0.01)
         path.append([theta])
-    ours = steps(
-        lambda p: CenteredRMSProp(p, lr=0.00025, decay=0.95, eps=0.01), [0.5], np.array([[0.3], [-0.1], [2.0]])
-    )
+    ours = steps(CenteredRMSProp(0.00025, 0.95, 0.01), [0.5], np.array([[0.3], [-0.1], [2.0]]))
     same(ours, torch.tensor(path, dtype=torch.float64))
 
 
@@ -386,7 +383,7 @@ def test_centred_rmsprop_is_optaxs() -> None:
     f = Fixture("rmsprop")
     lr, decay, epsilon = (f.inputs[name] for name in ("lr", "decay", "epsilon"))
     ours = steps(
-        lambda p: CenteredRMSProp(p, lr=lr, decay=decay, eps=epsilon),
+        CenteredRMSProp(lr, decay, epsilon),
         f.inputs["start"],
         np.array(f.inputs["gradients"]),
     )
@@ -395,9 +392,9 @@ def test_centred_rmsprop_is_optaxs() -> None:
 
 def test_a_sum_with_epsilon_and_a_mean_with_less_of_it_are_the_same() -> None:
     sums = np.random.default_rng(0).normal(size=(5, 3, 32)).sum(-1)
-    ours = steps(lambda p: CenteredRMSProp(p, lr=0.01, decay=0.95, eps=0.01), [0.1, 0.2, 0.3], sums)
-    mean = steps(lambda p: CenteredRMSProp(p, lr=0.01, decay=0.95, eps=0.01 / 32**2), [0.1, 0.2, 0.3], sums / 32)
-    wrong = steps(lambda p: CenteredRMSProp(p, lr=0.01, decay=0.95, eps=0.01), [0.1, 0.2, 0.3], sums / 32)
+    ours = steps(CenteredRMSProp(0.01, 0.95, 0.01), [0.1, 0.2, 0.3], sums)
+    mean = steps(CenteredRMSProp(0.01, 0.95, 0.01 / 32**2), [0.1, 0.2, 0.3], sums / 32)
+    wrong = steps(CenteredRMSProp(0.01, 0.95, 0.01), [0.1, 0.2, 0.3], sums / 32)
     torch.testing.assert_close(ours, mean, rtol=1e-9, atol=0)
     assert not torch.allclose(ours, wrong, rtol=1e-3)
 

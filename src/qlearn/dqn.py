@@ -22,8 +22,8 @@ import torch
 from torch import Tensor, nn
 
 from qlearn.actor import Actor
-from qlearn.engine import Descent, Flat, Gradient, MakeOptimizer, Tensors, load_module_tensors, module_tensors
-from qlearn.networks import draw_from, evaluating
+from qlearn.engine import Descent, Flat, Gradient, Mode, Optimizer, Tensors, load_module_tensors, module_tensors
+from qlearn.networks import evaluating
 from qlearn.replay import Replay
 from qlearn.types import Array, Batch, Dist, Tick
 from qlearn.values import Value
@@ -166,9 +166,10 @@ class Learner:
         value: what its numbers mean.
         backup: how the next observation is valued.
         replay: where the transitions are.
-        make_optimizer: parameters to an optimiser.
+        optimizer: how the parameters move.
         max_grad_norm: the gradient is scaled down to this norm; 0 leaves it as it is.
         rng: draws the noise and the quantile levels of networks that have them, of Q and of Q' in turn.
+        mode: how an update and the choice of an action run: eager, or compiled into one call each.
     """
 
     def __init__(
@@ -177,15 +178,25 @@ class Learner:
         value: Value,
         backup: Backup,
         replay: Replay,
-        make_optimizer: MakeOptimizer,
+        optimizer: Optimizer,
         *,
         max_grad_norm: float = 0.0,
         rng: torch.Generator | None = None,
+        mode: Mode = "eager",
     ) -> None:
         self.online, self.target = network, copy.deepcopy(network).requires_grad_(False)  # 1
-        self.value, self.backup, self.ring = value, backup, replay.ring
-        self.descent, self._target = Descent(self.online, make_optimizer, max_grad_norm, rng), Flat(self.target)
-        draw_from(self.target, self.descent.rng)
+        self.value, self.backup, self.ring, self._target = value, backup, replay.ring, Flat(self.target)
+        self.descent = Descent(
+            self.online,
+            self._losses,
+            optimizer,
+            beside=[self._target],
+            kept=list(self.ring.storage.columns().values()),
+            max_grad_norm=max_grad_norm,
+            rng=rng,
+            mode=mode,
+        )
+        self._q = self.descent.forward(lambda obs: value.mean(network(obs)), "acting")
         self._index: Tensor | None = None  # of the last minibatch
 
     def update(self, index: Tensor, weight: Tensor) -> Tensor:
@@ -194,10 +205,8 @@ class Learner:
         Raises:
             NotFiniteError: the loss or the gradient is NaN or infinite; the network is as it was before.
         """
-        self._index, batch = index, self._batch(index)
-        losses = td_loss(self.value, self.backup, self.online, self.target, batch)
-        self.descent.step((weight.to(losses) * losses).mean(), lambda: self._inputs(batch))
-        return self.value.error(losses.detach())
+        self._index = index
+        return self.value.error(self.descent.step(weight, index, suspects=self._suspects))
 
     def synchronize(self) -> None:
         """Line 9: the target network becomes a copy of the network."""
@@ -205,12 +214,11 @@ class Learner:
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """For the updates to come."""
-        self.descent.set_learning_rate(learning_rate)
+        self.descent.learning_rate = learning_rate
 
-    @torch.no_grad()
     def q_values(self, obs: Tensor) -> Tensor:
         """Q of observations `[B, *shape]`, `[B, A]`; both are on the CPU, wherever the network is."""
-        return self.value.mean(self.online(obs.to(self.descent.device))).cpu()
+        return self._q(obs.to(self.descent.device)).cpu()
 
     @torch.no_grad()
     def statistics(self) -> dict[str, float]:
@@ -236,14 +244,21 @@ class Learner:
         self.descent.restore(tensors)
         load_module_tensors(self.target, tensors["networks"], "target.")
 
-    def _batch(self, index: Tensor) -> Batch:
+    def _losses(self, *columns_and_index: Tensor) -> Tensor:
+        """The losses `[B]` of the transitions at an index, of the ring's columns."""
+        *columns, index = columns_and_index
+        return td_loss(self.value, self.backup, self.online, self.target, self._batch(index, *columns))
+
+    def _batch(self, index: Tensor, *columns: Tensor) -> Batch:
         """The transitions at `index`, where the network is."""
-        batch, device = self.ring.batch(index), self.descent.device
+        batch, device = self.ring.batch(index, *columns), self.descent.device
         return batch if device.type == "cpu" else batch.to(device)
 
     @torch.no_grad()
-    def _inputs(self, batch: Batch) -> Iterator[tuple[str, Tensor]]:
-        """What a loss is computed of, by name, in order."""
+    def _suspects(self) -> Iterator[tuple[str, Tensor]]:
+        """What the losses are computed of, by name, in order."""
+        assert self._index is not None
+        batch = self._batch(self._index)
         yield from ((f"the target network's parameter {name}", p) for name, p in self.target.named_parameters())
         yield from ((f"batch.{name}", getattr(batch, name)) for name in ("obs", "reward", "next_obs"))
         yield "the network's output for batch.obs", self.online(batch.obs).z

@@ -4,8 +4,8 @@ The head has the last hidden layer and the output layer, for these are what duel
 make noisy, and implicit quantiles come before. All layers keep PyTorch's default initialisation, U(+-1/sqrt(fan_in))
 for weights and biases: it is the one of the original code (Mnih et al. 2015).
 
-A network that draws random numbers draws new ones in every forward pass, from the generator that `draw_from` gives
-it. In evaluation mode (`network.eval()`) it draws none: noise is left out, and quantile levels are evenly spaced.
+A network that draws random numbers draws new ones in every forward pass, from the `Draws` that `draw_from` gives it. In
+evaluation mode (`network.eval()`) it draws none: noise is left out, and quantile levels are evenly spaced.
 """
 
 import math
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from qlearn.draws import Draws
 from qlearn.errors import UsageError
 from qlearn.types import Dist, Space
 
@@ -50,7 +51,7 @@ class Encode(nn.Module):
     def forward(self, obs: Tensor) -> Tensor:
         """`[B, *shape]` to float32 `[B, *shape]`, or `[B, categories]`."""
         if self.categories:
-            return F.one_hot(obs, self.categories).float()
+            return (obs[..., None] == torch.arange(self.categories, device=obs.device)).float()
         if self.bytes:
             return obs.float() / 255
         return (obs.float() - self.center) / self.spread if self.rescale else obs.float()
@@ -137,13 +138,13 @@ class NoisyLinear(nn.Module):
         self.weight, self.bias = mean.weight, mean.bias
         self.weight_noise = nn.Parameter(torch.full((outputs, inputs), size / math.sqrt(inputs)))
         self.bias_noise = nn.Parameter(torch.full((outputs,), size / math.sqrt(inputs)))
-        self.generator: torch.Generator | None = None
+        self.draws = Draws()
 
     def forward(self, x: Tensor) -> Tensor:
         """`[..., inputs]` to `[..., outputs]`, with one draw of noise for all of them."""
         if not self.training:
             return F.linear(x, self.weight, self.bias)
-        noise = torch.randn(sum(self.weight.shape), generator=self.generator, device=x.device)
+        noise = self.draws.normal(sum(self.weight.shape), x.device)
         noise = noise.sign() * noise.abs().sqrt()
         outs, ins = noise[: len(self.bias)], noise[len(self.bias) :]
         weight = self.weight + self.weight_noise * torch.outer(outs, ins)
@@ -207,13 +208,13 @@ class Implicit(nn.Module):
         super().__init__()
         self.embed = nn.Sequential(nn.Linear(self.COSINES, features), nn.ReLU())
         self.head, self.levels = head, levels
-        self.generator: torch.Generator | None = None
+        self.draws = Draws()
 
     def forward(self, features: Tensor) -> Dist:
         """`[B, features]` to z `[B, A, N]` at tau `[B, N]`: uniform draws, or in evaluation the middles of N parts."""
         size = (len(features), self.levels)
         if self.training:
-            tau = torch.rand(size, generator=self.generator, device=features.device)
+            tau = self.draws.uniform(math.prod(size), features.device).view(size)
         else:
             tau = ((torch.arange(self.levels, device=features.device) + 0.5) / self.levels).expand(size)
         z: Tensor = self.head(features[:, None] * self.embed(cosines(tau, self.COSINES)))
@@ -259,11 +260,11 @@ def make_head(
     return Implicit(features, head, numbers) if implicit else head
 
 
-def draw_from(network: nn.Module, generator: torch.Generator) -> None:
-    """Have every part of the network that draws random numbers draw them from `generator`."""
+def draw_from(network: nn.Module, draws: Draws) -> None:
+    """Have every part of the network that draws random numbers draw them from `draws`."""
     for module in network.modules():
         if isinstance(module, (NoisyLinear, Implicit)):
-            module.generator = generator
+            module.draws = draws
 
 
 @contextmanager

@@ -16,7 +16,6 @@ numbers come back where each line happens.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 
 from qlearn.actor import Actor
 from qlearn.dqn import account, allowed, taken
-from qlearn.engine import Descent, MakeOptimizer, Tensors
+from qlearn.engine import Descent, Mode, Optimizer, Tensors
 from qlearn.networks import evaluating
 from qlearn.types import Array, Steps, Tick
 from qlearn.values import Value
@@ -121,7 +120,7 @@ class Learner:
         network: Q; observations `[B, *shape]` to a `Dist`. Without normalised layers it may diverge.
         value: what its numbers mean, and the loss; a number (K = 1), for G is one. The paper's loss is half of
             `Scalar(huber=False)`: to RAdam that is the same, but for its epsilon and the limit to the gradient.
-        make_optimizer: parameters to an optimiser.
+        optimizer: how the parameters move.
         gamma: discount per step.
         trace: lambda.
         epochs: passes over a rollout.
@@ -129,13 +128,14 @@ class Learner:
         max_grad_norm: the gradient is scaled down to this norm; 0 leaves it as it is.
         rng: deals the steps out to minibatches.
         noise: draws what the network draws.
+        mode: how an update and a forward pass run: eager, or compiled into one call each.
     """
 
     def __init__(
         self,
         network: nn.Module,
         value: Value,
-        make_optimizer: MakeOptimizer,
+        optimizer: Optimizer,
         *,
         gamma: float = 0.99,
         trace: float = 0.65,
@@ -144,10 +144,12 @@ class Learner:
         max_grad_norm: float = 10.0,
         rng: np.random.Generator,
         noise: torch.Generator | None = None,
+        mode: Mode = "eager",
     ) -> None:
         self.online, self.value, self.rng = network, value, rng  # 1
         self.gamma, self.trace, self.epochs, self.minibatches = gamma, trace, epochs, minibatches
-        self.descent = Descent(self.online, make_optimizer, max_grad_norm, noise)
+        self.descent = Descent(network, self._losses, optimizer, max_grad_norm=max_grad_norm, rng=noise, mode=mode)
+        self._q = self.descent.forward(lambda obs: value.mean(network(obs)), "acting")
         self._batch: Minibatch | None = None  # the last
 
     def update(self, rows: Steps, final: Array, last_obs: Array, last_mask: Array | None) -> int:
@@ -166,12 +168,17 @@ class Learner:
         mask = None if rows.mask is None else torch.from_numpy(rows.mask).flatten(0, 1)
         target = self.returns(rows, last_obs, last_mask).flatten()  # 5
         updates = 0
+        size = -(-len(action) // self.minibatches)
         for _ in range(self.epochs):
             dealt = np.array_split(self.rng.permutation(np.flatnonzero(~final)), self.minibatches)  # 6
-            for index in (torch.from_numpy(part) for part in dealt if len(part)):
+            for part in (part for part in dealt if len(part)):
+                # All minibatches are of one size; what fills the smaller ones weighs nothing.
+                index, weight = torch.from_numpy(np.resize(part, size)), torch.zeros(size)
+                weight[: len(part)] = size / len(part)
                 self._batch = Minibatch(obs[index], action[index], target[index], None if mask is None else mask[index])
                 batch = self._batch.to(self.descent.device)
-                self.descent.step(self._losses(batch).mean(), partial(self._inputs, batch))  # 7
+                inputs = (batch.obs, batch.action, batch.target)
+                self.descent.step(weight.to(self.descent.device), *inputs, suspects=self._suspects)  # 7
                 updates += 1
         return updates
 
@@ -189,12 +196,11 @@ class Learner:
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """For the updates to come."""
-        self.descent.set_learning_rate(learning_rate)
+        self.descent.learning_rate = learning_rate
 
-    @torch.no_grad()
     def q_values(self, obs: Tensor) -> Tensor:
         """Q of observations `[B, *shape]`, `[B, A]`; both are on the CPU, wherever the network is."""
-        return self.value.mean(self.online(obs.to(self.descent.device))).cpu()
+        return self._q(obs.to(self.descent.device)).cpu()
 
     @torch.no_grad()
     def statistics(self) -> dict[str, float]:
@@ -218,14 +224,16 @@ class Learner:
         """max_a Q over the actions allowed, `[B]`."""
         return allowed(self.q_values(obs), mask).amax(-1)
 
-    def _losses(self, batch: Minibatch) -> Tensor:
+    def _losses(self, obs: Tensor, action: Tensor, target: Tensor) -> Tensor:
         """Line 7: `[B]`."""
-        now = self.online(batch.obs)
-        return self.value.loss(taken(now.z, batch.action), now.tau, batch.target[:, None])
+        now = self.online(obs)
+        return self.value.loss(taken(now.z, action), now.tau, target[:, None])
 
     @torch.no_grad()
-    def _inputs(self, batch: Minibatch) -> Iterator[tuple[str, Tensor]]:
-        """What a loss is computed of, by name, in order."""
+    def _suspects(self) -> Iterator[tuple[str, Tensor]]:
+        """What the losses are computed of, by name, in order."""
+        assert self._batch is not None
+        batch = self._batch.to(self.descent.device)
         yield "the rollout's obs", batch.obs
         yield "the network's output for the rollout's obs", self.online(batch.obs).z
         yield "the rollout's return G", batch.target

@@ -162,9 +162,16 @@ class Ring:
         """The part of the capacity in use, 0 to 1."""
         return min(self.written, self.rows) / self.rows
 
-    def batch(self, index: Tensor) -> Batch:
-        """The transitions that start at `index` `[B]`."""
-        return gather(self.storage, index, stride=self.num_envs, n_step=self.n_step, gamma=self.gamma, stack=self.stack)
+    def batch(self, index: Tensor, *columns: Tensor) -> Batch:
+        """The transitions that start at `index` `[B]`; of other columns than its own where these are given."""
+        return gather(
+            Storage(*columns) if columns else self.storage,
+            index,
+            stride=self.num_envs,
+            n_step=self.n_step,
+            gamma=self.gamma,
+            stack=self.stack,
+        )
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """What a checkpoint keeps: the rows in use, and the counter."""

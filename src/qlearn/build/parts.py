@@ -13,6 +13,7 @@ from qlearn.build.pieces import (
     MakeNetwork,
     build_envs,
     build_epsilon,
+    build_mode,
     build_network,
     build_optimizer,
     build_replay,
@@ -113,7 +114,7 @@ def build_learner(config: Config, net: nn.Module, replay: Replay | None) -> Lear
     """What learns, and how, by the algorithm's name."""
     rng = torch.Generator(config.runtime.device)
     rng.manual_seed(int(generator(config.seed, "noise").integers(2**63)))
-    value, max_grad_norm = build_value(config), config.learner.max_grad_norm
+    value, max_grad_norm, mode = build_value(config), config.learner.max_grad_norm, build_mode(config)
     if isinstance(net, tabular.Table):
         return tabular.Learner(net, gamma=config.replay.gamma, learning_rate=config.optimizer.learning_rate)
     if config.algorithm == "pqn":
@@ -128,6 +129,7 @@ def build_learner(config: Config, net: nn.Module, replay: Replay | None) -> Lear
             max_grad_norm=max_grad_norm,
             rng=generator(config.seed, "minibatches"),
             noise=rng,
+            mode=mode,
         )
     assert replay is not None
     backup = config.backup
@@ -136,4 +138,6 @@ def build_learner(config: Config, net: nn.Module, replay: Replay | None) -> Lear
         if backup.munchausen
         else dqn.Greedy(double=backup.double)
     )
-    return dqn.Learner(net, value, chosen, replay, build_optimizer(config), max_grad_norm=max_grad_norm, rng=rng)
+    return dqn.Learner(
+        net, value, chosen, replay, build_optimizer(config), max_grad_norm=max_grad_norm, rng=rng, mode=mode
+    )

@@ -12,7 +12,7 @@ from torch import nn
 
 from qlearn import tabular
 from qlearn.config import Config
-from qlearn.engine import CenteredRMSProp, MakeOptimizer
+from qlearn.engine import Adam, CenteredRMSProp, Mode, Optimizer, RAdam
 from qlearn.envs import Encoder, GymEnvs, make_envs
 from qlearn.errors import UsageError
 from qlearn.exploration import Ladder, Linear
@@ -22,20 +22,33 @@ from qlearn.replay import Replay, Ring, Uniform
 from qlearn.types import Array, Space
 from qlearn.values import Categorical, Quantiles, Scalar, Value
 
+WORTHWHILE = 5_000  # updates, which take an eager run about as long as compiling does
+
 MakeNetwork = Callable[[tuple[int, ...], int], nn.Module]
 
 
-def build_optimizer(config: Config) -> MakeOptimizer:
+def build_optimizer(config: Config) -> Optimizer:
     """The optimiser by its name."""
     optimizer = config.optimizer
-    rate, epsilon = optimizer.learning_rate, optimizer.epsilon
     match optimizer.name:
         case "adam":
-            return lambda parameters: torch.optim.Adam(parameters, rate, eps=epsilon, fused=True)
+            return Adam(optimizer.learning_rate, epsilon=optimizer.epsilon)
         case "radam":
-            return lambda parameters: torch.optim.RAdam(parameters, rate, eps=epsilon)
+            return RAdam(optimizer.learning_rate, epsilon=optimizer.epsilon)
         case "rmsprop":
-            return lambda parameters: CenteredRMSProp(parameters, rate, eps=epsilon)
+            return CenteredRMSProp(optimizer.learning_rate, epsilon=optimizer.epsilon)
+
+
+def build_mode(config: Config) -> Mode:
+    """How updates run. auto decides by the configuration alone, so that a run repeats."""
+    if config.runtime.compile != "auto":
+        return config.runtime.compile
+    if config.algorithm == "pqn":
+        updates = config.steps / (config.env.num_envs * config.pqn.rollout_steps)
+        updates *= config.pqn.epochs * config.pqn.minibatches
+    else:
+        updates = (config.steps - config.replay.warmup_steps) * config.learner.replay_ratio
+    return "compiled" if config.runtime.device == "cpu" and updates >= WORTHWHILE else "eager"
 
 
 def build_epsilon(config: Config) -> Callable[[int], float | Array]:

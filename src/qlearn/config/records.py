@@ -189,6 +189,9 @@ class RuntimeConfig:
 
     device: Annotated[Literal["cpu", "cuda"], tyro.conf.arg(aliases=["--device"])] = "cpu"
     """Where the networks are."""
+    compile: Literal["auto", "eager", "compiled"] = "auto"
+    """How an update runs: operation by operation, or compiled by Inductor into one call, which needs a C++ compiler and
+    some seconds, once for every kind of run. auto compiles runs on the CPU of 5,000 updates and more."""
     threads: Whole = 0
     """Threads of PyTorch; 0 decides by the network: 1 for mlp (more only wait for each other), all for images."""
     log_steps: Count = 1_000
