@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "qlearn"
 
 # Each room may import those before it.
 ORDER = [
-    "errors", "types", "values", "exploration", "draws", "networks", "replay", "prioritized", "envs", "actor", "engine",
+    "errors", "types", "values", "exploration", "draws", "networks", "engine", "replay", "prioritized", "envs", "actor",
     "dqn", "pqn", "tabular", "config", "presets", "scores", "evaluate", "agent", "build", "runs", "play", "api", "cli",
 ]  # fmt: skip
 

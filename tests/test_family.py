@@ -21,7 +21,7 @@ from qlearn.envs import make_envs
 from qlearn.errors import EnvError, NotFiniteError, UsageError
 from qlearn.exploration import Ladder, epsilon_greedy
 from qlearn.networks import Dueling, Implicit, NoisyLinear, QNetwork, evaluating, make_head, make_torso
-from qlearn.prioritized import Prioritized, SumTree
+from qlearn.prioritized import Prioritized, SumTree, find
 from qlearn.replay import Ring
 from qlearn.runs import checkpoint, metrics
 from qlearn.values import Categorical, Quantiles, Scalar
@@ -129,10 +129,10 @@ def test_every_preset_learns_the_corridor(name: str) -> None:
     config = override(
         config,
         {
-            "steps": 2_500,
+            "steps": 5_000,
             "network": {"hidden": (32, 32)},
             "value": {"v_min": -1.0, "v_max": 2.0},
-            "replay": {"warmup_steps": 500, "capacity": 2_000, "beta_steps": 2_500},
+            "replay": {"warmup_steps": 500, "capacity": 2_000, "beta_steps": 5_000},
             "learner": {"batch_size": 32, "replay_ratio": 0.5, "target_update_steps": 50},
             "optimizer": {"learning_rate": 2e-3, "end_learning_rate": None, "decay_steps": 0},
         },
@@ -316,7 +316,9 @@ def test_the_sum_tree_is_a_cumulative_sum(size: int, seed: int) -> None:
         assert tree.total == pytest.approx(naive.sum(), rel=1e-12)
     if naive.sum() > 0:
         at = (rng.random(50) * 0.999 + 0.0005) * naive.sum()
-        assert np.array_equal(tree.find(at), np.searchsorted(naive.cumsum(), at, side="right"))
+        assert np.array_equal(
+            find(tree.levels, torch.from_numpy(at)).numpy(), np.searchsorted(naive.cumsum(), at, "right")
+        )
 
 
 @settings(deadline=None, max_examples=60)

@@ -256,7 +256,7 @@ def memory(episode: int = 5, steps: int = 24, envs: int = 1, **kwargs: float) ->
     done = np.array([[t % (episode + 1) == episode - 1] * envs for t in range(steps)])
     rows = np.zeros((steps, envs))
     ring = Ring(Space((), np.dtype(np.float32), 2), 64 * envs, envs)
-    replay = Prioritized(ring, np.random.default_rng(1), **kwargs)
+    replay = Prioritized(ring, np.random.default_rng(1), **kwargs)  # type: ignore[arg-type]
     replay.append(Steps(rows, rows.astype(np.int64), rows, done, done))
     return replay
 

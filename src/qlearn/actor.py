@@ -62,8 +62,8 @@ class Actor:
             for env in np.flatnonzero(~done & (self.lengths >= self.limit)):
                 self.envs.abandon(int(env))
                 done[env] = True
-        episodes = []
-        for env in np.flatnonzero(done):
+        episodes: list[Episode] = []
+        for env in np.flatnonzero(done) if np.count_nonzero(done) else ():
             episodes.append(Episode(float(self.returns[env]), int(self.lengths[env]), int(env)))
             self.returns[env], self.lengths[env] = 0.0, 0
         self._ended = done

@@ -190,6 +190,7 @@ class Learner:
             self.online,
             self._losses,
             optimizer,
+            outcome=value.error,
             beside=[self._target],
             kept=list(self.ring.storage.columns().values()),
             max_grad_norm=max_grad_norm,
@@ -206,7 +207,7 @@ class Learner:
             NotFiniteError: the loss or the gradient is NaN or infinite; the network is as it was before.
         """
         self._index = index
-        return self.value.error(self.descent.step(weight, index, suspects=self._suspects))
+        return self.descent.step(weight, index, suspects=self._suspects)
 
     def synchronize(self) -> None:
         """Line 9: the target network becomes a copy of the network."""

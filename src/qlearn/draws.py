@@ -21,6 +21,7 @@ class Draws:
     def __init__(self, generator: torch.Generator | None = None) -> None:
         self.generator = generator
         self._given: tuple[Tensor, ...] | None = None
+        self._none = torch.zeros(0)
         self._used = [0, 0]  # normal and uniform numbers
 
     def normal(self, count: int, device: torch.device) -> Tensor:
@@ -40,8 +41,8 @@ class Draws:
         assert self.generator is not None
         source, device = self.generator, self.generator.device
         return [
-            torch.randn(normal, generator=source, device=device),
-            torch.rand(uniform, generator=source, device=device),
+            torch.randn(normal, generator=source, device=device) if normal else self._none.to(device),
+            torch.rand(uniform, generator=source, device=device) if uniform else self._none.to(device),
         ]
 
     @contextmanager

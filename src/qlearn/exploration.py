@@ -56,11 +56,12 @@ def epsilon_greedy(
     all explore. With `mask` `[E, A]` a random action is one of those allowed.
     """
     explore = rng.random(num_envs) < epsilon
-    if not explore.any():
+    explorers = np.count_nonzero(explore)
+    if not explorers:
         return greedy()
     if mask is None:
         random = rng.integers(num_actions, size=num_envs)
     else:  # the (k + 1)-th of the allowed
         nth = rng.integers(mask.sum(-1))
         random = (mask.cumsum(-1) > nth[:, None]).argmax(-1)
-    return random if explore.all() else np.where(explore, random, greedy())
+    return random if explorers == num_envs else np.where(explore, random, greedy())

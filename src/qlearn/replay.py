@@ -223,7 +223,7 @@ class Uniform:
 
     def __init__(self, ring: Ring, rng: np.random.Generator) -> None:
         self.ring, self.rng = ring, rng
-        self._final = ring.storage.final.numpy()
+        self._final, self._ones = ring.storage.final.numpy(), torch.ones(0)
 
     def append(self, steps: Steps) -> int:
         """Store rows `[T, E, ...]`."""
@@ -231,16 +231,17 @@ class Uniform:
 
     def sample(self, batch_size: int) -> tuple[Tensor, Tensor]:
         """Uniform over the transitions."""
-        return torch.from_numpy(self.draw(batch_size)), torch.ones(batch_size)
+        if len(self._ones) != batch_size:
+            self._ones = torch.ones(batch_size)
+        return torch.from_numpy(self.draw(batch_size)), self._ones
 
     def draw(self, count: int) -> Array:
-        """Rows of transitions, `[count]`: rows that only hold a final observation are drawn again."""
+        """Rows of transitions, `[count]`: some more are drawn, and those of final observations left out."""
         starts, lanes = self.ring.starts, self.ring.num_envs
-        index: Array = self.rng.integers(starts.start * lanes, starts.stop * lanes, size=count)
+        index: Array = self.rng.integers(starts.start * lanes, starts.stop * lanes, size=count + count // 8 + 4)
         index %= self.ring.rows * lanes
-        while (wrong := self._final[index]).any():
-            index[wrong] = self.draw(int(np.count_nonzero(wrong)))
-        return index
+        index = index[~self._final[index]][:count]
+        return index if len(index) == count else np.concatenate([index, self.draw(count - len(index))])
 
     def reweigh(self, index: Tensor, error: Tensor) -> None:
         """Nothing to learn."""

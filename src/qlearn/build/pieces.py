@@ -104,7 +104,7 @@ def build_replay(config: Config, space: Space) -> Replay:
     if memory.prioritized:
         exponent = build_value(config).exponent if memory.priority_exponent is None else memory.priority_exponent
         beta = Linear(memory.beta, 1.0, memory.beta_steps or config.steps)
-        return Prioritized(ring, rng, exponent=exponent, beta=beta)
+        return Prioritized(ring, rng, exponent=exponent, beta=beta, mode=build_mode(config))
     return Uniform(ring, rng)
 
 

@@ -130,6 +130,7 @@ class Descent:
         network: what is trained.
         losses: `(*kept, *inputs)` to the loss of every sample, `[B]`; it calls the network.
         optimizer: how its parameters move.
+        outcome: what a step tells of the losses `[B]`; the losses themselves by default.
         beside: the other networks that `losses` calls.
         kept: tensors that `losses` reads, in the same memory at every step.
         max_grad_norm: the gradient is scaled down to this norm; 0 leaves it as it is.
@@ -143,6 +144,7 @@ class Descent:
         losses: Callable[..., Tensor],
         optimizer: Optimizer,
         *,
+        outcome: Callable[[Tensor], Tensor] = lambda losses: losses,
         beside: Sequence[Flat] = (),
         kept: Sequence[Tensor] = (),
         max_grad_norm: float = 0.0,
@@ -158,6 +160,8 @@ class Descent:
         networks = [self.flat, *beside]
         for flat in networks:
             draw_from(flat.module, self.draws)
+        self._outcome = outcome
+        self._coefficients = torch.zeros(len(optimizer.numbers(1, 1.0)), dtype=vector.dtype)
         self._pure, self._kept = Pure(losses, networks, self.draws), list(kept)
         self._others = self._pure.tensors()[1:]
         state = [vector, *self.memory.values()]
@@ -167,7 +171,7 @@ class Descent:
         self.gradient = Gradient()  # of the last step
 
     def step(self, weight: Tensor, *inputs: Tensor, suspects: Callable[[], Iterable[tuple[str, Tensor]]]) -> Tensor:
-        """One step down the gradient of the mean of the losses, weighted by `weight` `[B]`; the losses, `[B]`.
+        """One step down the gradient of the mean of the losses, weighted by `weight` `[B]`; their outcome, `[B]`.
 
         Args:
             weight: of the samples.
@@ -178,15 +182,14 @@ class Descent:
             NotFiniteError: the loss or the gradient is NaN or infinite; the message names the first tensor that is,
                 and the network is as it was before.
         """
-        numbers = self.optimizer.numbers(self.steps + 1, self.learning_rate)
-        coefficients = torch.tensor(numbers, dtype=weight.dtype, device=self.device)
+        self._coefficients.numpy()[:] = self.optimizer.numbers(self.steps + 1, self.learning_rate)
         random = self._pure.numbers(*self._kept, *inputs)
-        losses, told = self._program(coefficients, *random, weight, *inputs)
+        outcome, told = self._program(self._coefficients.to(self.device), *random, weight, *inputs)
         self.gradient = Gradient(*told.tolist())
         if not (math.isfinite(self.gradient.loss) and math.isfinite(self.gradient.norm)):
-            raise NotFiniteError(self._blame(suspects(), losses))
+            raise NotFiniteError(self._blame(suspects(), outcome))
         self.steps += 1
-        return losses
+        return outcome
 
     def forward(self, function: Callable[..., Tensor], name: str) -> Forward:
         """A function of the network's output, run as the steps are."""
@@ -223,7 +226,7 @@ class Descent:
 
     def _stepped(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         """A step as a pure function: the parameters, the memory, and the rest of what the program keeps; then
-        coefficients, random numbers, weights and inputs. To the new parameters and memory, the losses `[B]`, and the
+        coefficients, random numbers, weights and inputs. To the new parameters and memory, the outcome `[B]`, and the
         mean loss and the gradient's norm as one tensor.
         """
         first, second = 1 + len(self.memory), 1 + len(self.memory) + len(self._others)
@@ -243,14 +246,15 @@ class Descent:
             moved, remembered = self.optimizer.descend(vector.detach(), gradient, memory, coefficients.unbind())
             sound = loss.isfinite() & norm.isfinite()
             new = [torch.where(sound, b, a) for a, b in zip(arguments, (moved, *remembered), strict=False)]
-        return *new, losses.detach(), torch.stack([loss.detach(), norm])
+            outcome = self._outcome(losses.detach())
+        return *new, outcome, torch.stack([loss.detach(), norm])
 
-    def _blame(self, inputs: Iterable[tuple[str, Tensor]], losses: Tensor) -> str:
+    def _blame(self, inputs: Iterable[tuple[str, Tensor]], outcome: Tensor) -> str:
         """What is not finite, first of all."""
         suspects = [
             *((f"the network's parameter {name}", p) for name, p in self.network.named_parameters()),
             *inputs,
-            ("the loss", losses),
+            ("the loss", outcome),
         ]
         name = next((name for name, tensor in suspects if not tensor.isfinite().all()), "the gradient")
         return f"{name} is not finite; training stopped before the network was changed"

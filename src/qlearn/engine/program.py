@@ -32,12 +32,23 @@ class Program:
         function: `(*kept, *inputs)` to `(*new, *outputs)`, where `new` takes the place of the first of `kept`. Pure.
         kept: tensors that are there at every call, in the same memory.
         changes: how many of them are replaced, in place.
+        in_place: the function does so itself, and returns outputs alone: quicker where little of much changes.
         mode: how it runs. What cannot be compiled runs eagerly, with a warning that says why, once.
         name: what it is, for the user.
     """
 
-    def __init__(self, function: Function, kept: Sequence[Tensor], *, changes: int, mode: Mode, name: str) -> None:
+    def __init__(
+        self,
+        function: Function,
+        kept: Sequence[Tensor],
+        *,
+        changes: int,
+        in_place: bool = False,
+        mode: Mode,
+        name: str,
+    ) -> None:
         self._function, self._kept, self._changes, self._name = function, list(kept), changes, name
+        self._in_place = in_place
         self._compile, self._shapes = mode == "compiled", list[torch.Size]()
         self._library: Any = None
 
@@ -59,6 +70,8 @@ class Program:
 
     def _eagerly(self, kept: Sequence[Tensor], inputs: Sequence[Tensor]) -> Sequence[Tensor]:
         results = self._function(*kept, *inputs)
+        if self._in_place:
+            return results
         with torch.no_grad():
             for tensor, new in zip(kept, results[: self._changes], strict=False):
                 tensor.copy_(new)
@@ -88,7 +101,7 @@ class Program:
     def _built(self, inputs: Sequence[Tensor]) -> Path:
         """The library's file: from the cache, or made now."""
         arguments = [*self._kept, *inputs]
-        graph = traced(self._function, arguments, self._changes)
+        graph = traced(self._function, arguments, 0 if self._in_place else self._changes, in_place=self._in_place)
         folder = cache_folder()
         path = folder / f"{digest(graph, arguments)}.so"
         if path.exists():
@@ -116,8 +129,12 @@ def why_not() -> str | None:
     return None if shutil.which(compiler) else f"there is no C++ compiler ({compiler}) to be found"
 
 
-def traced(function: Function, arguments: Sequence[Tensor], changes: int) -> torch.fx.GraphModule:
+def traced(
+    function: Function, arguments: Sequence[Tensor], changes: int, *, in_place: bool = False
+) -> torch.fx.GraphModule:
     """The function's graph, which writes its first `changes` results over its first arguments.
+
+    With `in_place` it writes what the function does.
 
     Raises:
         ValueError: it does more than compute.
@@ -126,12 +143,15 @@ def traced(function: Function, arguments: Sequence[Tensor], changes: int) -> tor
     from torch.fx.experimental.proxy_tensor import make_fx
 
     made: torch.fx.GraphModule = make_fx(
-        function, decomposition_table=select_decomp_table(), tracing_mode="fake", _allow_non_fake_inputs=True
+        torch.func.functionalize(function, remove="mutations_and_views") if in_place else function,
+        decomposition_table=select_decomp_table(),
+        tracing_mode="fake",
+        _allow_non_fake_inputs=True,
     )(*arguments)
     graph = made.graph
     for node in graph.nodes:
         if isinstance(node.target, torch._ops.OpOverload):
-            if node.target._schema.is_mutable:
+            if node.target._schema.is_mutable and not in_place:
                 raise ValueError(f"the network changes its tensors in place ({node.target})")
             if torch.Tag.nondeterministic_seeded in node.target.tags:
                 raise ValueError(f"the network draws random numbers of its own ({node.target})")

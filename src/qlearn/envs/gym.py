@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib
+import math
 import os
 import re
 import sys
@@ -188,8 +189,8 @@ class GymEnvs:
             self._observe(index, obs)
             self._ended[index] = done[index] = terminated[index] or truncated
             self._allow(index, info)
-        if not np.isfinite(reward).all():
-            raise EnvError(f"{self.env_id} returned a reward of {reward[~np.isfinite(reward)][0]} from step()")
+            if not math.isfinite(reward[index]):
+                raise EnvError(f"{self.env_id} returned a reward of {reward[index]} from step()")
         return self._obs.copy(), reward, terminated, done
 
     def continue_after(self, episodes: Sequence[int]) -> None:
@@ -257,7 +258,8 @@ class GymEnvs:
             raise EnvError(
                 f"{self.env_id} returned an observation of shape {encoded.shape}; its space says {self.space.shape}"
             )
-        if self._is_float and not np.isfinite(encoded).all():
+        # The sum of squares is one call; only where it is not finite need the numbers be looked at one by one.
+        if self._is_float and not math.isfinite(np.vdot(encoded, encoded)) and not np.isfinite(encoded).all():
             where = np.argwhere(~np.isfinite(encoded))[0].tolist()
             raise EnvError(
                 f"{self.env_id} returned an observation with {encoded[tuple(where)]} at index {where}, in episode "
