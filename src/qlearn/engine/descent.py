@@ -191,6 +191,11 @@ class Descent:
         self.steps += 1
         return outcome
 
+    @property
+    def compiled(self) -> bool:
+        """Whether steps run as one compiled call, as far as is known."""
+        return self._program.compiled
+
     def forward(self, function: Callable[..., Tensor], name: str) -> Forward:
         """A function of the network's output, run as the steps are."""
         return Forward(function, [self.flat], self.draws, mode=self.mode, name=name)

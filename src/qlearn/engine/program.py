@@ -21,7 +21,7 @@ Mode = Literal["eager", "compiled"]
 Function = Callable[..., tuple[Tensor, ...]]
 
 log = logging.getLogger("qlearn")
-KEPT_LIBRARIES = 200  # in the cache, the newest
+KEPT_LIBRARIES = 100  # in the cache, those used last; each takes 1.5 MB
 _told: set[str] = set()
 
 
@@ -95,7 +95,7 @@ class Program:
                 problem = f"{type(error).__name__}: {(str(error).strip().splitlines() or [''])[0][:200]}"
         if problem not in _told:
             _told.add(problem)
-            warnings.warn(f"{self._name} runs eagerly, which is slower: {problem}", RuntimeWarning, stacklevel=4)
+            warnings.warn(f"{self._name} runs eagerly, which is slower: {problem}", stacklevel=4)
         return None
 
     def _built(self, inputs: Sequence[Tensor]) -> Path:
@@ -151,10 +151,10 @@ def traced(
     graph = made.graph
     for node in graph.nodes:
         if isinstance(node.target, torch._ops.OpOverload):
-            if node.target._schema.is_mutable and not in_place:
-                raise ValueError(f"the network changes its tensors in place ({node.target})")
             if torch.Tag.nondeterministic_seeded in node.target.tags:
                 raise ValueError(f"the network draws random numbers of its own ({node.target})")
+            if node.target._schema.is_mutable and not in_place:
+                raise ValueError(f"the network changes its tensors in place ({node.target})")
     inputs = [node for node in graph.nodes if node.op == "placeholder"]
     end = next(node for node in graph.nodes if node.op == "output")
     results = list(end.args[0])

@@ -1,7 +1,8 @@
 """What a run shows while it trains: a bar with its numbers on a terminal, plain lines anywhere else."""
 
+import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -57,9 +58,11 @@ class Terminal:
         self._last: tuple[float, int] | None = None
         self._speed: float | None = None
         self._broken = False
+        self._heard = _Heard(self.say)
 
     def start(self, total_steps: int) -> None:
-        """Show the bar, where there is a terminal."""
+        """Show the bar, where there is a terminal, and what the library says meanwhile."""
+        self._heard.listen()
         self._total = total_steps
         if self.console.is_terminal:
             self._bar = Progress(
@@ -99,6 +102,7 @@ class Terminal:
 
     def close(self) -> None:
         """Leave the bar as it stands."""
+        self._heard.leave()
         if self._bar:
             with self._harmless():
                 self._bar.stop()
@@ -121,6 +125,27 @@ class Terminal:
         if self._speed is not None:
             parts.append(f"{self._speed:,.0f} steps/s")
         return "  ".join(parts)
+
+
+class _Heard:
+    """Passes on what qlearn logs while a run goes on, a line each."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self._log, self._level = logging.getLogger("qlearn"), logging.NOTSET
+        self._handler = logging.Handler(logging.INFO)
+        self._handler.emit = lambda record: say(record.getMessage())  # type: ignore[method-assign]
+
+    def listen(self) -> None:
+        """From now on."""
+        self._level = self._log.level
+        self._log.addHandler(self._handler)
+        if not self._log.isEnabledFor(logging.INFO):
+            self._log.setLevel(logging.INFO)
+
+    def leave(self) -> None:
+        """No more."""
+        self._log.removeHandler(self._handler)
+        self._log.setLevel(self._level)
 
 
 class _Numbers(ProgressColumn):
