@@ -140,6 +140,32 @@ def optimum_table() -> str:
     return "\n".join(lines)
 
 
+SPEED = {
+    "tutorial": "16-16-16, batch 32, an update every step",
+    "cleanrl": "120-84, batch 128, an update every 10 steps",
+}
+
+
+def speed_table() -> str:
+    """Steps per second beside the peers', and how many times as many they are."""
+    lines = [
+        "| CartPole-v1 | `qlearn` | without a compiler | SB3 | SBX | times SB3 (95 % interval) | times SBX |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name, what in SPEED.items():
+        file = RESULTS / f"cpu-{name}.json"
+        if file.exists():
+            result = json.loads(file.read_text())
+            speeds = [
+                f"{np.median(result['steps_per_second'][k]):,.0f}" for k in ("qlearn", "qlearn-eager", "sb3", "sbx")
+            ]
+            times = [
+                "{ratio:.1f} ({ci95_low:.1f} to {ci95_high:.1f})".format(**result["ratios"][k]) for k in ("sb3", "sbx")
+            ]
+            lines.append(f"| {what} | {' | '.join([*speeds, *times])} |")
+    return "\n".join(lines)
+
+
 def interval(scores: list[float]) -> str:
     """Mean of the seeds and its Student's t interval."""
     if len(scores) == 1:
@@ -182,6 +208,7 @@ def expected() -> str:
 def pages() -> dict[Path, str]:
     """Each page with its tables renewed."""
     tables = {"learning": learning_table(), "ablation": ablation_table(), "optimum": optimum_table()}
+    tables["cpu"] = speed_table()
     tables |= {name: suite_table(name) for name in (*SUITES, QUARTER)}
 
     def table(match: re.Match[str]) -> str:

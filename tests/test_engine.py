@@ -389,3 +389,37 @@ def test_a_resumed_run_goes_on_with_the_optimisers_memory(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="the optimiser's memory is"):
         descent.restore({**tensors, "optimizer": {"exp_avg": torch.zeros(3), "step": torch.tensor(1.0)}})
     parts.envs.close()
+
+
+def test_a_digest_tells_functions_constants_and_layouts_apart() -> None:
+    half, third = torch.tensor([0.5, 0.5]), torch.tensor([0.5, 0.3])
+    x, y, wide = torch.zeros(2), torch.ones(2), torch.ones(4)[::2]
+    functions = [
+        lambda a, b: (a + b, b),
+        lambda a, b: (a + b, a),
+        lambda a, b: (b + b, b),
+        lambda a, b: (a - b, b),
+        lambda a, b: (a + 2 * b, b),
+        lambda a, b: (a + 3 * b, b),
+        lambda a, b: (a + half * b, b),
+        lambda a, b: (a + third * b, b),
+    ]
+    digests = [program.digest(function, [x, y], 1) for function in functions]
+    assert len(set(digests)) == len(functions)
+    assert digests == [program.digest(function, [x + 1, y + 1], 1) for function in functions]  # whatever is in them
+    assert x.tolist() == [0.0, 0.0]
+    others = [program.digest(functions[0], [x, other], 1) for other in (wide, torch.ones(2).double(), torch.ones(1))]
+    assert len({digests[0], *others}) == 4
+    with torch.no_grad():
+        half.copy_(third)  # what a constant is, not which
+    assert program.digest(functions[6], [x, y], 1) == digests[7]
+
+
+def test_a_second_start_imports_no_compiler(cache: Path, tmp_path: Path) -> None:
+    script = (
+        "import sys, torch; from qlearn.engine import Program; x = torch.zeros(3); "
+        "p = Program(lambda x, y: (x + y, 2 * y), [x], changes=1, mode='compiled', name='it'); p(torch.ones(3)); "
+        "assert p.compiled and x.tolist() == [1.0] * 3; print('torch._dynamo' in sys.modules)"
+    )
+    said = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout for _ in "ab"]
+    assert said == ["True\n", "False\n"]

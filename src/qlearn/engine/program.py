@@ -1,7 +1,7 @@
 """A pure function of tensors, run eagerly or as one compiled call. The only file that knows about compilers.
 
-Compiled, the function is traced once with `make_fx` and made a shared library by Inductor, ahead of time. Libraries are
-kept in the user's cache, by the digest of what was traced, so that the next process only traces.
+Compiled, the function is traced with `make_fx` and made a shared library by Inductor, ahead of time. Libraries are kept
+in the user's cache, by the digest of the operations that the function is made of, so the next process starts at once.
 """
 
 import hashlib
@@ -16,12 +16,14 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Mode = Literal["eager", "compiled"]
 Function = Callable[..., tuple[Tensor, ...]]
 
 log = logging.getLogger("qlearn")
 KEPT_LIBRARIES = 100  # in the cache, those used last; each takes 1.5 MB
+VERSION = 1  # of how libraries are made
 _told: set[str] = set()
 
 
@@ -101,12 +103,12 @@ class Program:
     def _built(self, inputs: Sequence[Tensor]) -> Path:
         """The library's file: from the cache, or made now."""
         arguments = [*self._kept, *inputs]
-        graph = traced(self._function, arguments, 0 if self._in_place else self._changes, in_place=self._in_place)
         folder = cache_folder()
-        path = folder / f"{digest(graph, arguments)}.so"
+        path = folder / f"{digest(self._function, arguments, self._changes)}.so"
         if path.exists():
             os.utime(path)
             return path
+        graph = traced(self._function, arguments, 0 if self._in_place else self._changes, in_place=self._in_place)
         log.info("compiling %s; a run like this one starts at once the next time", self._name)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / "library.so"
@@ -139,12 +141,10 @@ def traced(
     Raises:
         ValueError: it does more than compute.
     """
-    from torch._inductor.decomposition import select_decomp_table
     from torch.fx.experimental.proxy_tensor import make_fx
 
     made: torch.fx.GraphModule = make_fx(
         torch.func.functionalize(function, remove="mutations_and_views") if in_place else function,
-        decomposition_table=select_decomp_table(),
         tracing_mode="fake",
         _allow_non_fake_inputs=True,
     )(*arguments)
@@ -168,15 +168,67 @@ def traced(
     return made
 
 
-def digest(graph: torch.fx.GraphModule, arguments: Sequence[Tensor]) -> str:
-    """What a library depends on: the code, its constants, the arguments' layout, PyTorch, threads and processor."""
-    sha = hashlib.sha256(graph.code.encode())
-    for name, constant in sorted({**dict(graph.named_buffers()), **dict(graph.named_parameters())}.items()):
-        sha.update(f"{name} {constant.dtype} {tuple(constant.shape)}".encode())
-        sha.update(constant.detach().contiguous().numpy().tobytes())
-    sha.update(repr([(x.dtype, tuple(x.shape), x.stride()) for x in arguments]).encode())
-    sha.update(f"{torch.__version__} {torch.get_num_threads()} {processor()} {os.environ.get('CXX')}".encode())
-    return sha.hexdigest()
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """The operations that run inside, as text: what each is given, by where it came from.
+
+    It says what a traced graph would, and takes a call's time, where tracing first imports two compilers.
+    """
+
+    def __init__(self, arguments: Sequence[Tensor]) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.lines: list[str] = []
+        self._names: dict[int, str] = {}
+        self._alive: list[Tensor] = []  # so that no id comes twice
+        for argument in arguments:
+            self._name(argument)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Dynamo is not to be told of this mode: telling it imports it, which takes a second."""
+        return False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run and write down."""
+        given = self.told((args, kwargs or {}))
+        results = func(*args, **(kwargs or {}))
+        self.lines.append(f"{func} {given} -> {self.told(results, new=True)}")
+        return results
+
+    def told(self, value: Any, *, new: bool = False) -> str:
+        """A value as text; a tensor from elsewhere, unless it is `new`, by what is in it."""
+        if isinstance(value, Tensor):
+            known = self._names.get(id(value))
+            if known is None or new:
+                known = known or self._name(value)
+                if not new:
+                    content = value.detach().cpu().contiguous().numpy().tobytes()
+                    self.lines.append(
+                        f"{known} {value.dtype} {tuple(value.shape)} {hashlib.sha256(content).hexdigest()}"
+                    )
+            return known
+        if isinstance(value, (tuple, list)):
+            return f"[{', '.join(self.told(item, new=new) for item in value)}]"
+        if isinstance(value, dict):
+            return f"{{{', '.join(f'{key}: {self.told(item, new=new)}' for key, item in value.items())}}}"
+        return repr(value)
+
+    def _name(self, tensor: Tensor) -> str:
+        self._alive.append(tensor)
+        return self._names.setdefault(id(tensor), f"t{len(self._names)}")
+
+
+def digest(function: Function, arguments: Sequence[Tensor], changes: int) -> str:
+    """What a library depends on: the operations, the arguments' layout, PyTorch, threads and processor.
+
+    The function is run once for it, on copies of what it changes.
+    """
+    arguments = [*(argument.clone() for argument in arguments[:changes]), *arguments[changes:]]
+    with Recorder(arguments) as recorder:
+        results = function(*arguments)
+    machine = (torch.__version__, torch.get_num_threads(), processor(), os.environ.get("CXX"))
+    layout = [(x.dtype, tuple(x.shape), x.stride()) for x in arguments]
+    lines = [f"{VERSION} {changes}", *recorder.lines, recorder.told(results), repr(layout), repr(machine)]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def processor() -> str:

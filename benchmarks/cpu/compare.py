@@ -1,0 +1,84 @@
+"""qlearn beside its peers, in one run: `python benchmarks/cpu/compare.py SETTING ... [--repeats 5]`.
+
+Each measurement is a process of its own; libraries take turns, so what else the machine does falls on all of them. A
+ratio is of two neighbours in time; its interval is Student's t over the logarithms of the repeats. Results go to
+benchmarks/results/cpu-SETTING.json as they come. Run it on a quiet machine: the load average is in the file.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from agents import SETTINGS
+
+from qlearn.runs.results import machine
+from qlearn.scores import mean_interval
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "results"
+LIBRARIES = {"qlearn": "qlearn", "qlearn-eager": "qlearn", "sb3": "stable-baselines3", "sbx": "sbx-rl"}
+
+
+def measure(library: str, setting: str, seed: int) -> float:
+    """Steps per second of one process."""
+    done = subprocess.run(
+        [sys.executable, str(HERE / "agents.py"), library, setting, "--seed", str(seed)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"},
+    )
+    return float(json.loads(done.stdout.splitlines()[-1])["steps_per_second"])
+
+
+def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
+    """How many times faster, with its 95 % interval."""
+    logs = np.log(np.array(ours) / np.array(theirs))
+    low, high = mean_interval(logs)
+    return {"ratio": float(np.exp(logs.mean())), "ci95_low": float(np.exp(low)), "ci95_high": float(np.exp(high))}
+
+
+def compare(setting: str, repeats: int) -> None:
+    """All libraries in turn, and the file."""
+    speeds: dict[str, list[float]] = {name: [] for name in LIBRARIES}
+    loads = []
+    measure("qlearn", setting, 0)  # compiles
+    for repeat in range(repeats):
+        for name in LIBRARIES:
+            loads.append(os.getloadavg()[0])
+            speeds[name].append(measure(name, setting, repeat))
+            print(setting, name, f"{speeds[name][-1]:,.0f} steps/s", flush=True)
+        result: dict[str, Any] = {
+            "name": f"cpu-{setting}",
+            "command": f"python benchmarks/cpu/compare.py {setting} --repeats {repeats}",
+            "date": date.today().isoformat(),
+            "machine": machine(),
+            "load_average": [round(load, 2) for load in loads],
+            "versions": {name: version(package) for name, package in LIBRARIES.items()},
+            "setting": SETTINGS[setting].__dict__,
+            "steps_per_second": speeds,
+            "ratios": {
+                name: ratio(speeds["qlearn"], speeds[name]) for name in LIBRARIES if name != "qlearn" and repeat
+            },
+        }
+        (RESULTS / f"cpu-{setting}.json").write_text(json.dumps(result, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS), metavar="SETTING")
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args()
+    for setting in given.settings:
+        compare(setting, given.repeats)
+
+
+if __name__ == "__main__":
+    main()
