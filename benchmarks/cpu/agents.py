@@ -29,7 +29,6 @@ class Setting:
     steps: int
     capacity: int = 10_000
     epsilon: float = 0.05
-    prioritized: bool = False
 
 
 SETTINGS = {
@@ -63,7 +62,7 @@ def config(setting: Setting, **changes: Any) -> dict[str, Any]:
         "until_solved": False,
         "max_episodes": None,
         "network": {"hidden": setting.hidden},
-        "replay": {"capacity": setting.capacity, "warmup_steps": 1_000, "prioritized": setting.prioritized},
+        "replay": {"capacity": setting.capacity, "warmup_steps": 1_000},
         "learner": {
             "batch_size": setting.batch_size,
             "replay_ratio": 1 / setting.every,

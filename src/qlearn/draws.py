@@ -28,13 +28,13 @@ class Draws:
         """Standard normal numbers, `[count]`."""
         if self._given is None:
             return torch.randn(count, generator=self.generator, device=device)
-        return self._next(0, count)
+        return self._next(0, count, device)
 
     def uniform(self, count: int, device: torch.device) -> Tensor:
         """Uniform numbers from 0 to 1, `[count]`."""
         if self._given is None:
             return torch.rand(count, generator=self.generator, device=device)
-        return self._next(1, count)
+        return self._next(1, count, device)
 
     def draw(self, normal: int, uniform: int) -> list[Tensor]:
         """So many normal and so many uniform numbers, to be handed out."""
@@ -63,7 +63,7 @@ class Draws:
         finally:
             self._given = None
 
-    def _next(self, kind: int, count: int) -> Tensor:
+    def _next(self, kind: int, count: int, device: torch.device) -> Tensor:
         start = self._used[kind]
         self._used[kind] += count
-        return self._given[kind][start : start + count] if self._given else torch.zeros(count)
+        return self._given[kind][start : start + count] if self._given else torch.zeros(count, device=device)
