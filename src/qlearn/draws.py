@@ -21,7 +21,7 @@ class Draws:
     def __init__(self, generator: torch.Generator | None = None) -> None:
         self.generator = generator
         self._given: tuple[Tensor, ...] | None = None
-        self._none = torch.zeros(0)
+        self._nothing = [torch.zeros(0, device=generator.device if generator else None)] * 2
         self._used = [0, 0]  # normal and uniform numbers
 
     def normal(self, count: int, device: torch.device) -> Tensor:
@@ -38,11 +38,13 @@ class Draws:
 
     def draw(self, normal: int, uniform: int) -> list[Tensor]:
         """So many normal and so many uniform numbers, to be handed out."""
+        if not normal and not uniform:
+            return self._nothing
         assert self.generator is not None
         source, device = self.generator, self.generator.device
         return [
-            torch.randn(normal, generator=source, device=device) if normal else self._none.to(device),
-            torch.rand(uniform, generator=source, device=device) if uniform else self._none.to(device),
+            torch.randn(normal, generator=source, device=device),
+            torch.rand(uniform, generator=source, device=device),
         ]
 
     @contextmanager

@@ -60,7 +60,7 @@ def epsilon_greedy(
     if not explorers:
         return greedy()
     if mask is None:
-        random = rng.integers(num_actions, size=num_envs)
+        random = (rng.random(num_envs) * num_actions).astype(np.int64)
     else:  # the (k + 1)-th of the allowed
         nth = rng.integers(mask.sum(-1))
         random = (mask.cumsum(-1) > nth[:, None]).argmax(-1)

@@ -238,7 +238,8 @@ class Uniform:
     def draw(self, count: int) -> Array:
         """Rows of transitions, `[count]`: some more are drawn, and those of final observations left out."""
         starts, lanes = self.ring.starts, self.ring.num_envs
-        index: Array = self.rng.integers(starts.start * lanes, starts.stop * lanes, size=count + count // 8 + 4)
+        index: Array = (self.rng.random(count + count // 8 + 4) * (len(starts) * lanes)).astype(np.int64)
+        index += starts.start * lanes
         index %= self.ring.rows * lanes
         index = index[~self._final[index]][:count]
         return index if len(index) == count else np.concatenate([index, self.draw(count - len(index))])

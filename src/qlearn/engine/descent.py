@@ -105,14 +105,14 @@ class Forward:
         self._count = len(tensors)
         self._program = Program(self._called, tensors, changes=0, mode=mode, name=name)
 
-    @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Tensor:
         """The function's value."""
         return self._program(*self._pure.numbers(*inputs), *inputs)[0]
 
     def _called(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         tensors, (normal, uniform, *inputs) = arguments[: self._count], arguments[self._count :]
-        return (self._pure.at(tensors, (normal, uniform), *inputs),)
+        with torch.no_grad():
+            return (self._pure.at(tensors, (normal, uniform), *inputs),)
 
 
 @dataclass(frozen=True)

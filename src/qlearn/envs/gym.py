@@ -177,12 +177,12 @@ class GymEnvs:
         reward = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, np.bool_)
         done = np.zeros(self.num_envs, np.bool_)
-        for index, choice in enumerate(action.tolist()):
+        for index, choice in enumerate(action + self.encoder.first_action if self.encoder.first_action else action):
             if self._ended[index]:
                 self._start(index)
                 continue
             try:
-                result = self.envs[index].step(choice + self.encoder.first_action)
+                result = self.envs[index].step(choice)
                 obs, reward[index], terminated[index], truncated, info = result
             except Exception as error:
                 raise EnvError(f"{self.env_id} raised {type(error).__name__} in step(): {_line(error)}") from error
