@@ -219,7 +219,7 @@ class Learner:
 
     def q_values(self, obs: Tensor) -> Tensor:
         """Q of observations `[B, *shape]`, `[B, A]`; both are on the CPU, wherever the network is."""
-        return self._q(obs.to(self.descent.device)).cpu()
+        return self._q(obs)
 
     @torch.no_grad()
     def statistics(self) -> dict[str, float]:

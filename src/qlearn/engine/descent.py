@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -103,10 +103,14 @@ class Forward:
         self._pure = Pure(function, networks, draws)
         tensors = self._pure.tensors()
         self._count = len(tensors)
+        self._elsewhere = None if tensors[0].is_cpu else tensors[0].device
         self._program = Program(self._called, tensors, changes=0, mode=mode, name=name)
 
     def __call__(self, *inputs: Tensor) -> Tensor:
-        """The function's value."""
+        """The function's value, on the CPU, wherever the inputs and the networks are."""
+        if self._elsewhere:
+            inputs = tuple(x.to(self._elsewhere) for x in inputs)
+            return self._program(*self._pure.numbers(*inputs), *inputs)[0].cpu()
         return self._program(*self._pure.numbers(*inputs), *inputs)[0]
 
     def _called(self, *arguments: Tensor) -> tuple[Tensor, ...]:
@@ -115,8 +119,7 @@ class Forward:
             return (self._pure.at(tensors, (normal, uniform), *inputs),)
 
 
-@dataclass(frozen=True)
-class Gradient:
+class Gradient(NamedTuple):
     """The outcome of a gradient: the mean loss it is of, and its norm before clipping."""
 
     loss: float = math.nan
@@ -182,11 +185,14 @@ class Descent:
             NotFiniteError: the loss or the gradient is NaN or infinite; the message names the first tensor that is,
                 and the network is as it was before.
         """
-        self._coefficients.numpy()[:] = self.optimizer.numbers(self.steps + 1, self.learning_rate)
+        coefficients = self._coefficients
+        coefficients.numpy()[:] = self.optimizer.numbers(self.steps + 1, self.learning_rate)
+        if not coefficients.device == self.device:
+            coefficients = coefficients.to(self.device)
         random = self._pure.numbers(*self._kept, *inputs)
-        outcome, told = self._program(self._coefficients.to(self.device), *random, weight, *inputs)
-        self.gradient = Gradient(*told.tolist())
-        if not (math.isfinite(self.gradient.loss) and math.isfinite(self.gradient.norm)):
+        outcome, told = self._program(coefficients, *random, weight, *inputs)
+        self.gradient = gradient = Gradient(*told.tolist())
+        if not (math.isfinite(gradient.loss) and math.isfinite(gradient.norm)):
             raise NotFiniteError(self._blame(suspects(), outcome))
         self.steps += 1
         return outcome

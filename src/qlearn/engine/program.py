@@ -23,7 +23,8 @@ Function = Callable[..., tuple[Tensor, ...]]
 
 log = logging.getLogger("qlearn")
 KEPT_LIBRARIES = 100  # in the cache, those used last; each takes 1.5 MB
-VERSION = 1  # of how libraries are made
+VERSION = 2  # of how libraries are made
+SMALL = 32_768  # multiplications of a matrix product that is quicker as a loop of its own than as a call of a library
 _told: set[str] = set()
 
 
@@ -112,7 +113,15 @@ class Program:
         log.info("compiling %s; a run like this one starts at once the next time", self._name)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
             made = Path(scratch) / "library.so"
-            torch._inductor.aot_compile(graph, tuple(arguments), options={"aot_inductor.output_path": str(made)})
+            torch._inductor.aot_compile(
+                graph,
+                tuple(arguments),
+                options={
+                    "aot_inductor.output_path": str(made),
+                    # Where all is loops, what they leave for one another needs no allocation.
+                    "aot_inductor.allow_stack_allocation": not any(calls_a_library(node) for node in graph.graph.nodes),
+                },
+            )
             os.replace(made, path)
         prune(folder)
         return path
@@ -145,6 +154,12 @@ def traced(
 
     made: torch.fx.GraphModule = make_fx(
         torch.func.functionalize(function, remove="mutations_and_views") if in_place else function,
+        decomposition_table={
+            torch.ops.aten.mm.default: product,
+            torch.ops.aten.bmm.default: product,
+            torch.ops.aten.addmm.default: product_and_sum,
+            torch.ops.aten.baddbmm.default: product_and_sum,
+        },
         tracing_mode="fake",
         _allow_non_fake_inputs=True,
     )(*arguments)
@@ -166,6 +181,40 @@ def traced(
     graph.eliminate_dead_code()
     made.recompile()
     return made
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a `[*, M, K]` times b `[*, K, N]`, where it is small, as a loop that Inductor joins with those around it.
+
+    Its inner loop runs over N, so b is laid out by rows; for few rows of a that does not pay.
+    """
+    if a.shape[:-1].numel() * b.shape[-2:].numel() > SMALL:
+        return NotImplemented
+    if a.shape[-2] >= 8:
+        a = by_rows(a)
+        if b.shape[-1] >= 8:
+            b = by_rows(b)
+    return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
+
+
+def product_and_sum(c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """c + a b, as `product`."""
+    ab = product(a, b) if beta == alpha == 1 else NotImplemented
+    return NotImplemented if ab is NotImplemented else c + ab
+
+
+def by_rows(x: Tensor) -> Tensor:
+    """x, in memory one row after another."""
+    import torch._inductor.inductor_prims  # noqa: F401 (registers the operation)
+
+    strides = torch._prims_common.make_contiguous_strides_for(x.shape)
+    ordered: Tensor = torch.ops.prims.inductor_force_stride_order.default(x, strides)
+    return ordered
+
+
+def calls_a_library(node: torch.fx.Node) -> bool:
+    """Whether a node of a graph is a matrix product or a convolution that is no loop of ours."""
+    return any(name in str(node.target) for name in ("mm.default", "mv.default", "dot.default", "convolution"))
 
 
 class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
