@@ -42,7 +42,7 @@ class Actor:
         self._ended = np.zeros(envs.num_envs, np.bool_)
         self.final = self._ended  # [E]: where the last row only held the final observation of an episode
         self.returns = np.zeros(envs.num_envs)  # of the running episodes
-        self.lengths = np.zeros(envs.num_envs, np.int64)
+        self._turns, self._first = 0, np.zeros(envs.num_envs, np.int64)  # rollouts so far, and before each episode
 
     def rollout(self, epsilon: float | Array) -> tuple[Steps, list[Episode]]:
         """One step of every environment: rows `[1, E, ...]`, and the episodes that ended with it.
@@ -57,18 +57,23 @@ class Actor:
         self._window.push(self.obs, ended)
         self.final = ended
         self.returns += reward
-        self.lengths += ~ended
+        self._turns += 1
         if self.limit is not None:
             for env in np.flatnonzero(~done & (self.lengths >= self.limit)):
                 self.envs.abandon(int(env))
                 done[env] = True
         episodes: list[Episode] = []
         for env in np.flatnonzero(done) if np.count_nonzero(done) else ():
-            episodes.append(Episode(float(self.returns[env]), int(self.lengths[env]), int(env)))
-            self.returns[env], self.lengths[env] = 0.0, 0
+            episodes.append(Episode(float(self.returns[env]), int(self._turns - self._first[env]), int(env)))
+            self.returns[env], self._first[env] = 0.0, self._turns + 1
         self._ended = done
         allowed = None if mask is None else mask[None]
         return Steps(obs[None], action[None], reward[None], terminated[None], done[None], allowed), episodes
+
+    @property
+    def lengths(self) -> Array:
+        """Steps of the running episodes, `[E]`."""
+        return np.maximum(self._turns - self._first, 0)
 
     @property
     def seen(self) -> Array:

@@ -68,7 +68,7 @@ def train(
 
 def joined(rows: list[Steps], obs: Array) -> Steps:
     """Rows `[1, E, ...]`, one after another, with `obs` `[T, E, ...]` in the place of theirs: `[T, E, ...]`."""
-    columns = {name: np.concatenate([getattr(row, name) for row in rows]) for name in Steps.__slots__[1:5]}
+    columns = {name: np.concatenate([getattr(row, name) for row in rows]) for name in Steps._fields[1:5]}
     masks = [row.mask for row in rows if row.mask is not None]
     return Steps(obs, **columns, mask=np.concatenate(masks) if masks else None)
 

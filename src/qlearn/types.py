@@ -3,8 +3,9 @@
 Letters of shapes: T time, E environments, B batch, A actions, K numbers per return (1, atoms or quantiles).
 """
 
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +15,7 @@ from torch import Tensor
 Array = npt.NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Steps:
+class Steps(NamedTuple):
     """Rows of experience as an actor makes them, `[T, E, ...]`.
 
     A row holds an observation, the action chosen there, and what followed from it. The final observation of an
@@ -115,11 +115,10 @@ class Envs(Protocol):
         """Release what the environments hold."""
 
 
-@dataclass(frozen=True, slots=True)
-class Tick:
+class Tick(NamedTuple):
     """One turn of the training loop, as it is yielded."""
 
     steps: int = 0  # environment steps so far, all environments together
     updates: int = 0  # gradient updates so far
     epsilon: float | Array = 1.0  # the exploration rate of this turn, or `[E]` of each environment
-    episodes: list[Episode] = field(default_factory=list)  # those that ended in this turn
+    episodes: Sequence[Episode] = ()  # those that ended in this turn

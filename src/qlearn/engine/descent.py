@@ -156,7 +156,7 @@ class Descent:
     ) -> None:
         self.network, self.flat, self.optimizer, self.max_grad_norm = network, Flat(network), optimizer, max_grad_norm
         vector = self.flat.vector
-        self.device, self.mode = vector.device, mode
+        self.device, self.mode, self._here = vector.device, mode, vector.is_cpu
         self.learning_rate, self.steps = optimizer.learning_rate, 0
         self.memory = {name: torch.zeros_like(vector) for name in optimizer.memory}
         self.draws = Draws(rng or torch.Generator(self.device))
@@ -165,6 +165,7 @@ class Descent:
             draw_from(flat.module, self.draws)
         self._outcome = outcome
         self._coefficients = torch.zeros(len(optimizer.numbers(1, 1.0)), dtype=vector.dtype)
+        self._numbers = self._coefficients.numpy()
         self._pure, self._kept = Pure(losses, networks, self.draws), list(kept)
         self._others = self._pure.tensors()[1:]
         state = [vector, *self.memory.values()]
@@ -186,8 +187,8 @@ class Descent:
                 and the network is as it was before.
         """
         coefficients = self._coefficients
-        coefficients.numpy()[:] = self.optimizer.numbers(self.steps + 1, self.learning_rate)
-        if not coefficients.device == self.device:
+        self._numbers[:] = self.optimizer.numbers(self.steps + 1, self.learning_rate)
+        if not self._here:
             coefficients = coefficients.to(self.device)
         random = self._pure.numbers(*self._kept, *inputs)
         outcome, told = self._program(coefficients, *random, weight, *inputs)

@@ -189,7 +189,7 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     Its inner loop runs over N, so b is laid out by rows; for few rows of a that does not pay.
     """
     if a.shape[:-1].numel() * b.shape[-2:].numel() > SMALL:
-        return NotImplemented
+        return NotImplemented  # type: ignore[no-any-return]  # of make_fx: it is left as it is
     if a.shape[-2] >= 8:
         a = by_rows(a)
         if b.shape[-1] >= 8:
@@ -200,12 +200,12 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 def product_and_sum(c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
     """c + a b, as `product`."""
     ab = product(a, b) if beta == alpha == 1 else NotImplemented
-    return NotImplemented if ab is NotImplemented else c + ab
+    return NotImplemented if ab is NotImplemented else c + ab  # type: ignore[no-any-return]
 
 
 def by_rows(x: Tensor) -> Tensor:
     """x, in memory one row after another."""
-    import torch._inductor.inductor_prims  # noqa: F401 (registers the operation)
+    import torch._inductor.inductor_prims  # registers the operation
 
     strides = torch._prims_common.make_contiguous_strides_for(x.shape)
     ordered: Tensor = torch.ops.prims.inductor_force_stride_order.default(x, strides)

@@ -96,7 +96,7 @@ class _Board:
             self._event, self._summary = event_pb2.Event, summary_pb2.Summary
             folder.mkdir(parents=True, exist_ok=True)
             name = f"events.out.tfevents.{time.time_ns()}.{socket.gethostname()}.{os.getpid()}"
-            self._file = RecordWriter(open(folder / name, "wb"))
+            self._file = RecordWriter(open(folder / name, "wb"))  # noqa: SIM115 (open as long as the run)
             self._add(file_version="brain.Event:2")
             if steps:  # what a run wrote after the checkpoint that it continues from is not to be shown
                 self._add(step=steps, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
