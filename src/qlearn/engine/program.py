@@ -24,7 +24,7 @@ Function = Callable[..., tuple[Tensor, ...]]
 log = logging.getLogger("qlearn")
 KEPT_LIBRARIES = 100  # in the cache, those used last; each takes 1.5 MB
 VERSION = 2  # of how libraries are made
-SMALL = 32_768  # multiplications of a matrix product that is quicker as a loop of its own than as a call of a library
+SMALL = 65_536  # multiplications of a matrix product that is quicker as a loop of its own than as a call of a library
 _told: set[str] = set()
 
 
@@ -189,7 +189,9 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     Its inner loop runs over N, so b is laid out by rows; for few rows of a that does not pay.
     """
     if a.shape[:-1].numel() * b.shape[-2:].numel() > SMALL:
-        return NotImplemented  # type: ignore[no-any-return]  # of make_fx: it is left as it is
+        return NotImplemented  # make_fx leaves it as it is
+    if b.shape[-1] < 8 <= a.shape[-2]:
+        return product(b.mT, a.mT).mT
     if a.shape[-2] >= 8:
         a = by_rows(a)
         if b.shape[-1] >= 8:
