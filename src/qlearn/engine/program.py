@@ -183,12 +183,12 @@ def traced(
     return made
 
 
-def product(a: Tensor, b: Tensor) -> Tensor:
+def product(a: Tensor, b: Tensor) -> Any:
     """a `[*, M, K]` times b `[*, K, N]`, where it is small, as a loop that Inductor joins with those around it.
 
     Its inner loop runs over N, so b is laid out by rows; for few rows of a that does not pay.
     """
-    if a.shape[:-1].numel() * b.shape[-2:].numel() > SMALL:
+    if a.shape[-2] * b.shape[-2:].numel() > SMALL:
         return NotImplemented  # make_fx leaves it as it is
     if b.shape[-1] < 8 <= a.shape[-2]:
         return product(b.mT, a.mT).mT
@@ -199,10 +199,10 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     return (a.unsqueeze(-1) * b.unsqueeze(-3)).sum(-2)
 
 
-def product_and_sum(c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+def product_and_sum(c: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Any:
     """c + a b, as `product`."""
     ab = product(a, b) if beta == alpha == 1 else NotImplemented
-    return NotImplemented if ab is NotImplemented else c + ab  # type: ignore[no-any-return]
+    return NotImplemented if ab is NotImplemented else c + ab
 
 
 def by_rows(x: Tensor) -> Tensor:
