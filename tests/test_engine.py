@@ -147,7 +147,7 @@ def test_what_is_traced_is_the_update_for_every_product_of_axes(value: str, back
         descent = parts.learner.descent  # type: ignore[union-attr]
         run, index = descent._program, parts.replay.sample(16)[0]
         descent._coefficients[:] = torch.tensor(descent.optimizer.numbers(1, 1e-3))
-        numbers = descent._pure.numbers(*descent._kept, index)
+        numbers = descent.numbers(index)
         inputs = (descent._coefficients, *numbers, torch.rand(16), index)
         arguments = [*(tensor.clone() for tensor in run._kept), *inputs]
         expected = run._function(*arguments)

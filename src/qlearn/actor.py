@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qlearn.exploration import epsilon_greedy
+from qlearn.exploration import Uniforms, epsilon_greedy
 from qlearn.types import Array, Envs, Episode, Steps
 
 
@@ -25,7 +25,7 @@ class Actor:
         self,
         envs: Envs,
         q_values: Callable[[Tensor], Tensor],
-        rng: np.random.Generator,
+        rng: Uniforms,
         *,
         stack: int = 1,
         limit: int | None = None,

@@ -197,7 +197,7 @@ class Learner:
             rng=rng,
             mode=mode,
         )
-        self._q = self.descent.forward(lambda obs: value.mean(network(obs)), "acting")
+        self.acting = self.descent.forward(lambda obs: value.mean(network(obs)), "acting")
         self._index: Tensor | None = None  # of the last minibatch
 
     def update(self, index: Tensor, weight: Tensor) -> Tensor:
@@ -209,6 +209,11 @@ class Learner:
         self._index = index
         return self.descent.step(weight, index, suspects=self._suspects)
 
+    def took(self, gradient: Gradient, index: Tensor, error: Tensor) -> None:
+        """Take note of an update made elsewhere, together with others'; raises what `update` does."""
+        self._index = index
+        self.descent.stepped_to(gradient, error, self._suspects)
+
     def synchronize(self) -> None:
         """Line 9: the target network becomes a copy of the network."""
         self._target.copy_(self.descent.flat)
@@ -219,7 +224,7 @@ class Learner:
 
     def q_values(self, obs: Tensor) -> Tensor:
         """Q of observations `[B, *shape]`, `[B, A]`; both are on the CPU, wherever the network is."""
-        return self._q(obs)
+        return self.acting(obs)
 
     @torch.no_grad()
     def statistics(self) -> dict[str, float]:

@@ -2,10 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from qlearn.types import Array
+
+
+class Uniforms(Protocol):
+    """What draws uniform numbers: a `numpy.random.Generator`, or several, a part of the numbers each."""
+
+    def random(self, size: tuple[int, int]) -> Array:
+        """Numbers in [0, 1), of this shape."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +55,7 @@ def epsilon_greedy(
     epsilon: float | Array,
     num_envs: int,
     num_actions: int,
-    rng: np.random.Generator,
+    rng: Uniforms,
     mask: Array | None = None,
 ) -> Array:
     """An action per environment, `[E]` int64: random with probability epsilon, else greedy.
@@ -55,13 +63,14 @@ def epsilon_greedy(
     Every environment tosses a coin of its own. `greedy` gives the greedy actions `[E]`; it is not called where
     all explore. With `mask` `[E, A]` a random action is one of those allowed.
     """
-    explore = rng.random(num_envs) < epsilon
+    coins, places = rng.random((2, num_envs))
+    explore = coins < epsilon
     explorers = np.count_nonzero(explore)
     if not explorers:
         return greedy()
     if mask is None:
-        random = (rng.random(num_envs) * num_actions).astype(np.int64)
+        random = (places * num_actions).astype(np.int64)
     else:  # the (k + 1)-th of the allowed
-        nth = rng.integers(mask.sum(-1))
+        nth = (places * mask.sum(-1)).astype(np.int64)
         random = (mask.cumsum(-1) > nth[:, None]).argmax(-1)
     return random if explorers == num_envs else np.where(explore, random, greedy())

@@ -114,18 +114,26 @@ class Ring:
         }
         # NumPy writes a row faster than torch does and takes the pages of a zeroed array only when they are
         # written; torch gathers. Both look at the same memory.
-        self._columns = {k: np.zeros((self.rows, num_envs, *s), d) for k, (s, d) in shapes.items()}
-        self._columns["final"][-1] = True  # so that the first row ever has nothing before it
-        self.storage = Storage(**{k: torch.from_numpy(v).flatten(0, 1) for k, v in self._columns.items()})
+        self.columns = {k: np.zeros((self.rows, num_envs, *s), d) for k, (s, d) in shapes.items()}
+        self.columns["final"][-1] = True  # so that the first row ever has nothing before it
+        self.storage = Storage(**{k: torch.from_numpy(v).flatten(0, 1) for k, v in self.columns.items()})
+        self.final = self.storage.final.numpy()  # [N]
+
+    def move(self, columns: dict[str, Array]) -> None:
+        """Lie in this memory from now on: zeroed arrays of the shapes of its `columns`. It must be empty so far."""
+        for name, column in columns.items():
+            getattr(self.storage, name).set_(torch.from_numpy(column).flatten(0, 1))
+        self.columns, self.final = columns, self.storage.final.numpy()
+        self.columns["final"][-1] = True
 
     def append(self, steps: Steps) -> int:
         """Write rows `[T, E, ...]`; returns how many of them are transitions."""
         transitions = 0
         for t in range(len(steps.action)):
             row = self.written % self.rows
-            final = self._columns["done"][row - 1] if self.written else np.zeros(self.num_envs, np.bool_)
-            self._columns["final"][row] = final
-            for name, column in self._columns.items():
+            final = self.columns["done"][row - 1] if self.written else np.zeros(self.num_envs, np.bool_)
+            self.columns["final"][row] = final
+            for name, column in self.columns.items():
                 if name != "final":
                     column[row] = getattr(steps, name)[t]
             self.written += 1
@@ -140,7 +148,7 @@ class Ring:
         """
         if not self.written:
             return
-        self._columns["done"][(self.written - 1) % self.rows] = True
+        self.columns["done"][(self.written - 1) % self.rows] = True
         nothing = np.zeros((1, self.num_envs))
         self.append(Steps(obs[None], nothing, nothing, nothing, nothing, None if mask is None else mask[None]))
 
@@ -176,7 +184,7 @@ class Ring:
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """What a checkpoint keeps: the rows in use, and the counter."""
         used = min(self.written, self.rows)
-        return {name: column[:used] for name, column in self._columns.items()}, {"written": self.written}
+        return {name: column[:used] for name, column in self.columns.items()}, {"written": self.written}
 
     def restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:
         """Take back what `state` gave, into a ring of the same shape.
@@ -186,12 +194,12 @@ class Ring:
         """
         written = int(state["written"])
         used = min(written, self.rows)
-        for name, column in self._columns.items():
+        for name, column in self.columns.items():
             array = arrays[name]
             if written < 0 or array.shape != column[:used].shape or array.dtype != column.dtype:
                 raise ValueError(f"replay column {name} is {array.shape} {array.dtype} of {written} rows")
             column[:used] = array
-        if used and self._columns["final"][:used].all():
+        if used and self.columns["final"][:used].all():
             raise ValueError("the replay holds no transition")
         self.written = written
 
@@ -223,7 +231,7 @@ class Uniform:
 
     def __init__(self, ring: Ring, rng: np.random.Generator) -> None:
         self.ring, self.rng = ring, rng
-        self._final, self._ones = ring.storage.final.numpy(), torch.ones(0)
+        self._ones = torch.ones(0)
 
     def append(self, steps: Steps) -> int:
         """Store rows `[T, E, ...]`."""
@@ -237,12 +245,17 @@ class Uniform:
 
     def draw(self, count: int) -> Array:
         """Rows of transitions, `[count]`: some more are drawn, and those of final observations left out."""
+        index = self.candidates(self.rng.random(enough(count)))
+        index = index[~self.ring.final[index]][:count]
+        return index if len(index) == count else np.concatenate([index, self.draw(count - len(index))])
+
+    def candidates(self, places: Array) -> Array:
+        """The rows, transitions or final observations, at these places from 0 to 1 among those in use."""
         starts, lanes = self.ring.starts, self.ring.num_envs
-        index: Array = (self.rng.random(count + count // 8 + 4) * (len(starts) * lanes)).astype(np.int64)
+        index: Array = (places * (len(starts) * lanes)).astype(np.int64)
         index += starts.start * lanes
         index %= self.ring.rows * lanes
-        index = index[~self._final[index]][:count]
-        return index if len(index) == count else np.concatenate([index, self.draw(count - len(index))])
+        return index
 
     def reweigh(self, index: Tensor, error: Tensor) -> None:
         """Nothing to learn."""
@@ -254,3 +267,8 @@ class Uniform:
     def restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:
         """The ring's."""
         self.ring.restore(arrays, state)
+
+
+def enough(count: int) -> int:
+    """How many rows to draw for `count` transitions, as a rule."""
+    return count + count // 8 + 4

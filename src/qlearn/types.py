@@ -100,7 +100,10 @@ class Envs(Protocol):
 
     space: Space
     num_envs: int
-    mask: Array | None  # [E, A] bool: the actions allowed at the observations last returned; None: all always are
+
+    @property
+    def mask(self) -> Array | None:
+        """The actions allowed at the observations last returned, `[E, A]` bool; None where all always are."""
 
     def reset(self) -> Array:
         """Start an episode in every environment; returns observations `[E, *shape]`."""

@@ -52,12 +52,12 @@ class Parts:
 
     def generators(self) -> dict[str, np.random.Generator]:
         """Those that a checkpoint keeps, by whose they are."""
-        found: dict[str, np.random.Generator | None] = {
+        found: dict[str, object] = {
             "actor": self.actor.rng,
             "replay": self.replay.rng if self.replay else None,
             "learner": self.learner.rng if isinstance(self.learner, pqn.Learner) else None,
         }
-        return {name: rng for name, rng in found.items() if rng is not None}
+        return {name: rng for name, rng in found.items() if isinstance(rng, np.random.Generator)}
 
     def _ticks(self, after: Tick | None) -> Iterator[Tick]:
         config, epsilon = self.config, build_epsilon(self.config)

@@ -2,121 +2,20 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 
 from qlearn.draws import Draws
 from qlearn.engine.optimizers import Optimizer
 from qlearn.engine.program import Mode, Program
+from qlearn.engine.pure import Flat, Forward, Pure
 from qlearn.errors import MisfitError, NotFiniteError
 from qlearn.networks import draw_from
 
 Tensors = Mapping[str, Mapping[str, Tensor]]  # what a checkpoint keeps: its files, and the named tensors of each
-
-
-class Flat:
-    """All parameters of a module as one vector, of which they are views.
-
-    So the optimiser steps one tensor, the gradient's norm is one reduction, and the copy of a network is one copy.
-    """
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module = module
-        parameters = dict(module.named_parameters())
-        self.vector = torch.cat([p.detach().flatten() for p in parameters.values()])
-        self._shapes = {name: p.shape for name, p in parameters.items()}
-        self._sizes = [p.numel() for p in parameters.values()]
-        for name, value in self.named(self.vector).items():
-            parameters[name].data = value
-
-    def named(self, vector: Tensor) -> dict[str, Tensor]:
-        """The parameters that a vector holds, by name."""
-        parts = zip(self._shapes.items(), torch.split(vector, self._sizes), strict=True)
-        return {name: part.view(shape) for (name, shape), part in parts}
-
-    @torch.no_grad()
-    def copy_(self, other: "Flat") -> None:
-        """Take the other module's parameters and buffers."""
-        self.vector.copy_(other.vector)
-        for mine, theirs in zip(self.module.buffers(), other.module.buffers(), strict=True):
-            mine.copy_(theirs)
-
-
-class Pure(nn.Module):
-    """A function that calls networks, as a function of all that it depends on: their tensors and random numbers too.
-
-    Args:
-        function: inputs to a tensor.
-        networks: those that it calls.
-        draws: where their random numbers come from.
-    """
-
-    def __init__(self, function: Callable[..., Tensor], networks: Sequence[Flat], draws: Draws) -> None:
-        super().__init__()
-        self._function, self._flats, self._draws = function, list(networks), draws
-        self.networks = nn.ModuleList(flat.module for flat in networks)
-        self._names = [name for name, _ in self.named_buffers()]
-        self._counts = None if any(hasattr(module, "draws") for module in self.modules()) else [0, 0]
-
-    def tensors(self) -> list[Tensor]:
-        """What the networks are made of: a vector for each, then their buffers."""
-        return [*(flat.vector for flat in self._flats), *self.buffers()]
-
-    def numbers(self, *inputs: Tensor) -> list[Tensor]:
-        """Random numbers for a call with such inputs: `[N]` normal, `[M]` uniform."""
-        if self._counts is None:  # a call tells how many
-            with self._draws.counted() as self._counts, torch.no_grad():
-                self._function(*inputs)
-        return self._draws.draw(*self._counts)
-
-    def at(self, tensors: Sequence[Tensor], numbers: Sequence[Tensor], *inputs: Tensor) -> Tensor:
-        """The function where these are the networks' tensors and their random numbers."""
-        named = dict(zip(self._names, tensors[len(self._flats) :], strict=True))
-        for i, (flat, vector) in enumerate(zip(self._flats, tensors, strict=False)):
-            named |= {f"networks.{i}.{name}": part for name, part in flat.named(vector).items()}
-        with self._draws.handed_out(*numbers):
-            result: Tensor = functional_call(self, named, inputs)
-        return result
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        """The function."""
-        return self._function(*inputs)
-
-
-class Forward:
-    """A function of networks, without its gradient: `function(*inputs)`, run by a `Program`.
-
-    Args:
-        function: inputs to a tensor.
-        networks: those that it calls.
-        draws: where their random numbers come from.
-        mode: how it runs.
-        name: what it is, for the user.
-    """
-
-    def __init__(
-        self, function: Callable[..., Tensor], networks: Sequence[Flat], draws: Draws, *, mode: Mode, name: str
-    ) -> None:
-        self._pure = Pure(function, networks, draws)
-        tensors = self._pure.tensors()
-        self._count = len(tensors)
-        self._elsewhere = None if tensors[0].is_cpu else tensors[0].device
-        self._program = Program(self._called, tensors, changes=0, mode=mode, name=name)
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        """The function's value, on the CPU, wherever the inputs and the networks are."""
-        if self._elsewhere:
-            inputs = tuple(x.to(self._elsewhere) for x in inputs)
-            return self._program(*self._pure.numbers(*inputs), *inputs)[0].cpu()
-        return self._program(*self._pure.numbers(*inputs), *inputs)[0]
-
-    def _called(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        tensors, (normal, uniform, *inputs) = arguments[: self._count], arguments[self._count :]
-        with torch.no_grad():
-            return (self._pure.at(tensors, (normal, uniform), *inputs),)
 
 
 class Gradient(NamedTuple):
@@ -166,11 +65,13 @@ class Descent:
         self._outcome = outcome
         self._coefficients = torch.zeros(len(optimizer.numbers(1, 1.0)), dtype=vector.dtype)
         self._numbers = self._coefficients.numpy()
-        self._pure, self._kept = Pure(losses, networks, self.draws), list(kept)
-        self._others = self._pure.tensors()[1:]
+        self.pure, self._kept = Pure(losses, networks, self.draws), list(kept)
+        self._others = self.pure.tensors()[1:]
         state = [vector, *self.memory.values()]
+        self.changes = len(state)
+        self.state = [*state, *self._others, *kept]  # of a step; the first `changes` are what it changes
         self._program = Program(
-            self._stepped, [*state, *self._others, *kept], changes=len(state), mode=mode, name="the update"
+            partial(self.stepped, self.pure.at), self.state, changes=self.changes, mode=mode, name="the update"
         )
         self.gradient = Gradient()  # of the last step
 
@@ -187,16 +88,30 @@ class Descent:
                 and the network is as it was before.
         """
         coefficients = self._coefficients
-        self._numbers[:] = self.optimizer.numbers(self.steps + 1, self.learning_rate)
+        self._numbers[:] = self.coefficients()
         if not self._here:
             coefficients = coefficients.to(self.device)
-        random = self._pure.numbers(*self._kept, *inputs)
+        random = self.numbers(*inputs)
         outcome, told = self._program(coefficients, *random, weight, *inputs)
-        self.gradient = gradient = Gradient(*told.tolist())
+        self.stepped_to(Gradient(*told.tolist()), outcome, suspects)
+        return outcome
+
+    def coefficients(self) -> tuple[float, ...]:
+        """What the optimiser has to know of the next step."""
+        return self.optimizer.numbers(self.steps + 1, self.learning_rate)
+
+    def numbers(self, *inputs: Tensor) -> list[Tensor]:
+        """Random numbers for the next step."""
+        return self.pure.numbers(*self._kept, *inputs)
+
+    def stepped_to(
+        self, gradient: Gradient, outcome: Tensor, suspects: Callable[[], Iterable[tuple[str, Tensor]]]
+    ) -> None:
+        """Take note of a step; raises what `step` does."""
+        self.gradient = gradient
         if not (math.isfinite(gradient.loss) and math.isfinite(gradient.norm)):
             raise NotFiniteError(self._blame(suspects(), outcome))
         self.steps += 1
-        return outcome
 
     @property
     def compiled(self) -> bool:
@@ -236,30 +151,37 @@ class Descent:
         assert self.draws.generator is not None
         self.draws.generator.set_state(tensors["networks"]["generator"])
 
-    def _stepped(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        """A step as a pure function: the parameters, the memory, and the rest of what the program keeps; then
-        coefficients, random numbers, weights and inputs. To the new parameters and memory, the outcome `[B]`, and the
-        mean loss and the gradient's norm as one tensor.
+    def stepped(self, at: Callable[..., Tensor], *arguments: Tensor) -> tuple[Tensor, ...]:
+        """A step as a pure function, of one network or, with another axis in front, of many.
+
+        Args:
+            at: networks' tensors, random numbers, and what `losses` is called with, to the losses `[..., B]`.
+            arguments: the state (parameters, memory, other tensors of networks, what is kept), then coefficients,
+                random numbers, weights and inputs.
+
+        Returns:
+            The new parameters and memory, the outcome `[..., B]`, and the mean loss and the gradient's norm `[..., 2]`.
         """
-        first, second = 1 + len(self.memory), 1 + len(self.memory) + len(self._others)
+        first, second = self.changes, self.changes + len(self._others)
         memory, others = arguments[1:first], arguments[first:second]
         kept, (coefficients, normal, uniform, weight, *inputs) = (
-            arguments[second : second + len(self._kept)],
-            arguments[second + len(self._kept) :],
+            arguments[second : len(self.state)],
+            arguments[len(self.state) :],
         )
         vector = arguments[0].detach().requires_grad_()
-        losses = self._pure.at([vector, *others], (normal, uniform), *kept, *inputs)
-        loss = (weight * losses).mean()
-        (gradient,) = torch.autograd.grad(loss, vector)
+        losses = at([vector, *others], (normal, uniform), *kept, *inputs)
+        loss = (weight * losses).mean(-1)
+        (gradient,) = torch.autograd.grad(loss.sum(), vector)
         with torch.no_grad():
-            norm = torch.linalg.vector_norm(gradient)
+            norm = torch.linalg.vector_norm(gradient, dim=-1)
             if self.max_grad_norm:
-                gradient = gradient * (self.max_grad_norm / norm).clamp(max=1.0)
-            moved, remembered = self.optimizer.descend(vector.detach(), gradient, memory, coefficients.unbind())
-            sound = loss.isfinite() & norm.isfinite()
+                gradient = gradient * (self.max_grad_norm / norm).clamp(max=1.0)[..., None]
+            numbers = coefficients[..., None].unbind(-2)
+            moved, remembered = self.optimizer.descend(vector.detach(), gradient, memory, numbers)
+            sound = (loss.isfinite() & norm.isfinite())[..., None]
             new = [torch.where(sound, b, a) for a, b in zip(arguments, (moved, *remembered), strict=False)]
             outcome = self._outcome(losses.detach())
-        return *new, outcome, torch.stack([loss.detach(), norm])
+        return *new, outcome, torch.stack([loss.detach(), norm], -1)
 
     def _blame(self, inputs: Iterable[tuple[str, Tensor]], outcome: Tensor) -> str:
         """What is not finite, first of all."""

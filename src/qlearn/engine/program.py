@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,17 +113,7 @@ class Program:
         graph = traced(self._function, arguments, 0 if self._in_place else self._changes, in_place=self._in_place)
         log.info("compiling %s; a run like this one starts at once the next time", self._name)
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
-            made = Path(scratch) / "library.so"
-            torch._inductor.aot_compile(
-                graph,
-                tuple(arguments),
-                options={
-                    "aot_inductor.output_path": str(made),
-                    # Where all is loops, what they leave for one another needs no allocation.
-                    "aot_inductor.allow_stack_allocation": not any(calls_a_library(node) for node in graph.graph.nodes),
-                },
-            )
-            os.replace(made, path)
+            compiled(graph, arguments, Path(scratch) / "library.so").replace(path)
         prune(folder)
         return path
 
@@ -180,6 +171,21 @@ def traced(
     graph.set_codegen(torch.fx.graph.CodeGen())  # plain tuples in, a plain tuple out
     graph.eliminate_dead_code()
     made.recompile()
+    return made
+
+
+def compiled(graph: torch.fx.GraphModule, arguments: Sequence[Tensor], made: Path) -> Path:
+    """The graph's library, in the file `made`."""
+    options: dict[str, Any] = {"aot_inductor.output_path": str(made)}
+    if not any(calls_a_library(node) for node in graph.graph.nodes):
+        # Where all is loops, what they leave for one another needs no allocation. Inductor cannot always do that: a
+        # view of such memory as an output is C++ that is wrong.
+        with suppress(Exception):
+            torch._inductor.aot_compile(
+                graph, tuple(arguments), options={**options, "aot_inductor.allow_stack_allocation": True}
+            )
+            return made
+    torch._inductor.aot_compile(graph, tuple(arguments), options=options)
     return made
 
 

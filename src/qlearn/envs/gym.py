@@ -153,7 +153,7 @@ class GymEnvs:
         self.encoder = encoder(first.observation_space, first.action_space, self.env_id)
         self.space = self.encoder.space
         self._is_float = self.space.dtype.kind == "f"
-        self._obs = np.zeros((num_envs, *self.space.shape), self.space.dtype)
+        self.obs = np.zeros((num_envs, *self.space.shape), self.space.dtype)
         self._ended = np.ones(num_envs, np.bool_)
         self.episodes = [0] * num_envs  # episodes started, by environment
         self.mask: Array | None = None
@@ -170,13 +170,18 @@ class GymEnvs:
         """Start the next episode in every environment; observations `[E, *shape]`."""
         for index in range(self.num_envs):
             self._start(index)
-        return self._obs.copy()
+        return self.obs.copy()
 
     def step(self, action: Array) -> tuple[Array, Array, Array, Array]:
         """One step of each environment, or the start of its next episode where the last one has ended."""
         reward = np.zeros(self.num_envs)
         terminated = np.zeros(self.num_envs, np.bool_)
         done = np.zeros(self.num_envs, np.bool_)
+        self.advance(action, reward, terminated, done)
+        return self.obs.copy(), reward, terminated, done
+
+    def advance(self, action: Array, reward: Array, terminated: Array, done: Array) -> None:
+        """A step whose outcome goes into `obs` and into these zeros, `[E]` each."""
         for index, choice in enumerate(action + self.encoder.first_action if self.encoder.first_action else action):
             if self._ended[index]:
                 self._start(index)
@@ -191,7 +196,6 @@ class GymEnvs:
             self._allow(index, info)
             if not math.isfinite(reward[index]):
                 raise EnvError(f"{self.env_id} returned a reward of {reward[index]} from step()")
-        return self._obs.copy(), reward, terminated, done
 
     def continue_after(self, episodes: Sequence[int]) -> None:
         """Count on from so many episodes in each environment."""
@@ -267,7 +271,7 @@ class GymEnvs:
             )
         if self.space.categories and not 0 <= encoded < self.space.categories:
             raise EnvError(f"{self.env_id} returned the observation {obs}, outside {self.encoder.gym_space}")
-        self._obs[index] = encoded
+        self.obs[index] = encoded
 
 
 def make_envs(
