@@ -16,7 +16,8 @@ SOURCE = ROOT / "src" / "qlearn"
 # Each room may import those before it.
 ORDER = [
     "errors", "types", "values", "exploration", "draws", "networks", "engine", "replay", "prioritized", "envs", "actor",
-    "dqn", "pqn", "tabular", "config", "presets", "scores", "evaluate", "agent", "build", "cohort", "runs", "play", "api", "cli",
+    "dqn", "pqn", "tabular", "config", "presets", "scores", "evaluate", "agent", "build", "cohort", "runs", "play", "api",
+    "cli",
 ]  # fmt: skip
 
 
@@ -68,7 +69,15 @@ def test_a_file_is_short_and_its_functions_too(path: Path) -> None:
 
 
 def test_nothing_inherits_but_from_modules_protocols_and_exceptions() -> None:
-    allowed = {"nn.Module", "Protocol", "Exception", "ProgressColumn", "NamedTuple", "gym.Env[Any, Any]", "TorchDispatchMode"}
+    allowed = {
+        "nn.Module",
+        "Protocol",
+        "Exception",
+        "ProgressColumn",
+        "NamedTuple",
+        "gym.Env[Any, Any]",
+        "TorchDispatchMode",
+    }
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef):

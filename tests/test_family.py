@@ -21,7 +21,7 @@ from qlearn.envs import make_envs
 from qlearn.errors import EnvError, NotFiniteError, UsageError
 from qlearn.exploration import Ladder, epsilon_greedy
 from qlearn.networks import Dueling, Implicit, NoisyLinear, QNetwork, evaluating, make_head, make_torso
-from qlearn.prioritized import Prioritized, SumTree, find
+from qlearn.prioritized import Prioritized, SumTree
 from qlearn.replay import Ring
 from qlearn.runs import checkpoint, metrics
 from qlearn.values import Categorical, Quantiles, Scalar
@@ -316,9 +316,8 @@ def test_the_sum_tree_is_a_cumulative_sum(size: int, seed: int) -> None:
         assert tree.total == pytest.approx(naive.sum(), rel=1e-12)
     if naive.sum() > 0:
         at = (rng.random(50) * 0.999 + 0.0005) * naive.sum()
-        assert np.array_equal(
-            find(tree.levels, torch.from_numpy(at)).numpy(), np.searchsorted(naive.cumsum(), at, "right")
-        )
+        found = tree.find(tree.nodes, torch.from_numpy(at)).numpy()
+        assert np.array_equal(found, np.searchsorted(naive.cumsum(), at, "right"))
 
 
 @settings(deadline=None, max_examples=60)

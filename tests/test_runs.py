@@ -108,7 +108,7 @@ def test_resuming_restores_everything_but_the_running_episodes(run: Path) -> Non
     assert all(torch.equal(memory[k], v) for k, v in moments.items() if k != "step")
     assert float(moments["step"]) == parts.learner.descent.steps == 125
     state = json.loads(saved.read("state.json"))
-    assert parts.actor.rng.bit_generator.state == state["rng"]["actor"]
+    assert parts.generators()["actor"].bit_generator.state == state["rng"]["actor"]
     assert parts.replay.ring.written == state["ring"]["written"] + 1  # the running episode's last observation
     assert parts.replay.ring.storage.final[parts.replay.ring.written - 1]
     assert parts.envs.episodes[0] == state["env_episodes"][0] + 1

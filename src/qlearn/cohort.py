@@ -12,7 +12,7 @@ from torch import Tensor
 
 from qlearn.actor import Actor
 from qlearn.build import Parts
-from qlearn.build.pieces import build_epsilon
+from qlearn.build.pieces import build_epsilon, build_learning_rate
 from qlearn.dqn import Learner
 from qlearn.engine import Stacked
 from qlearn.errors import EnvError, NotFiniteError, QlearnError
@@ -31,6 +31,7 @@ def train(members: Sequence[Parts], live: list[bool]) -> Iterator[list[Tick | Ql
     lanes, memories = Lanes(members, live), Memories(members)
     learners = Learners(members, memories)
     actor = Actor(lanes, learners.q_values, Dice(members), stack=config.env.frame_stack)
+    learning_rate = build_learning_rate(config)
     epsilon, width = build_epsilon(config), config.env.num_envs
     ratio, warmup, every = config.learner.replay_ratio, config.replay.warmup_steps, config.learner.target_update_steps
     # Episodes end at different times, so the members' steps drift apart. Updates that are due wait for the next turn at
@@ -48,11 +49,13 @@ def train(members: Sequence[Parts], live: list[bool]) -> Iterator[list[Tick | Ql
             due = np.array(live) & (updates < (now * ratio).astype(np.int64))
             if not np.count_nonzero(due):
                 break
-            index, weight = memories.sample(config.learner.batch_size)
+            index, weight = memories.sample(config.learner.batch_size, due)
             memories.reweigh(index, learners.update(due, index, weight, lanes.errors), due)
             updates += due
         for i in np.flatnonzero(now // every > before // every):
             learners.all[i].synchronize()
+        for learner, made in zip(learners.all, steps.tolist(), strict=True):
+            learner.set_learning_rate(learning_rate(made))
         lanes.tell(actor)
         yield lanes.outcomes(
             [Tick(*made) for made in zip(steps.tolist(), updates.tolist(), rates, strict=True)], episodes
@@ -162,20 +165,24 @@ class Memories:
         transitions: Array = self._width - np.count_nonzero(final.reshape(-1, self._width), axis=1)
         return transitions
 
-    def sample(self, batch_size: int) -> tuple[Tensor, Tensor]:
-        """Rows of each member's memory, and the weights of their losses; both `[S, B]`."""
+    def sample(self, batch_size: int, due: Array) -> tuple[Tensor, Tensor]:
+        """Rows of each memory whose learner is `due` `[S]`, and the weights of their losses; both `[S, B]`."""
         if not self._uniform:
-            samples = [replay.sample(batch_size) for replay in self.all]
-            return torch.stack([index for index, _ in samples]), torch.stack([weight for _, weight in samples])
-        places = np.stack([replay.rng.random(enough(batch_size)) for replay in self._uniform])
+            index, weight = torch.zeros(len(due), batch_size, dtype=torch.int64), torch.zeros(len(due), batch_size)
+            for i in np.flatnonzero(due):
+                index[i], weight[i] = self.all[i].sample(batch_size)
+            return index, weight
+        many = enough(batch_size)
+        nothing = np.zeros(many)
+        places = np.stack([r.rng.random(many) if on else nothing for r, on in zip(self._uniform, due, strict=True)])
         drawn = self._uniform[0].candidates(places)  # all memories are in use alike
         final = self._final[self._members, drawn]
         order = final.argsort(axis=1, kind="stable")[:, :batch_size]  # transitions first
-        index = np.take_along_axis(drawn, order, 1)
-        for i in np.flatnonzero(np.count_nonzero(final, axis=1) > drawn.shape[1] - batch_size):
+        rows = np.take_along_axis(drawn, order, 1)
+        for i in np.flatnonzero(due & (np.count_nonzero(final, axis=1) > many - batch_size)):
             short = drawn[i][~final[i]]
-            index[i] = np.concatenate([short, self._uniform[i].draw(batch_size - len(short))])
-        return torch.from_numpy(index), torch.ones(index.shape)
+            rows[i] = np.concatenate([short, self._uniform[i].draw(batch_size - len(short))])
+        return torch.from_numpy(rows), torch.ones(rows.shape)
 
     def reweigh(self, index: Tensor, error: Tensor, due: Array) -> None:
         """Tell the memories of those whose update was `due` how wrong their transitions were; both `[S, B]`."""
@@ -206,7 +213,7 @@ class Learners:
         if self._index.shape != index.shape:
             self._index = torch.empty_like(index)  # its rows are those of the learners from now on
             self._indices = list(self._index)
-        self._index.copy_(index)
+        np.copyto(self._index.numpy(), index.numpy(), where=due[:, None])
         outcome, gradients = self._stacked.step(torch.from_numpy(due), weight, index)
         for i in np.flatnonzero(due).tolist():
             try:

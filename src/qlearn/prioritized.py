@@ -1,6 +1,7 @@
 """Prioritised experience replay (Schaul et al. 2016): what surprised is sampled again sooner."""
 
 from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -43,16 +44,28 @@ class Prioritized:
         self.beta = beta if callable(beta) else Linear(beta, beta, 0)
         self.steps = 0  # stored, also those that are overwritten since
         self.tree = SumTree(ring.rows * ring.num_envs)
-        self.largest = 1.0  # priority seen, with its exponent
-        self._uniform, self._final = Uniform(ring, rng), ring.storage.final.numpy()
+        self._count, self._largest = (torch.tensor(x, dtype=torch.float64) for x in (0.0, 1.0))
+        self._uniform = Uniform(ring, rng)
         self._known = range(0)  # the ring's starts that are in the tree
-        self.count = 0  # N: transitions among them
-        self._most = 32 + 2 * ring.num_envs  # rows that enter and leave the tree in one call
-        levels, many = self.tree.levels, len(self.tree.levels)
+        self._most = 7 + ring.num_envs  # rows that leave the tree in one call, and that enter it
+        # Arrays that NumPy writes at every call, and the same memory as tensors.
+        self._places, self._numbers = np.zeros(0), np.zeros(5)
+        self._inputs = torch.from_numpy(self._places), torch.from_numpy(self._numbers)
+        kept = self.tree.nodes, self._count, self._largest, ring.storage.final
         self._sample, self._reweigh = (
-            Program(function, levels, changes=many, in_place=True, mode=mode, name=name)
+            Program(function, kept, changes=3, in_place=True, mode=mode, name=name)
             for function, name in ((self._sampled, "prioritised sampling"), (self._reweighed, "reweighing"))
         )
+
+    @property
+    def count(self) -> int:
+        """N: transitions in the tree."""
+        return int(self._count)
+
+    @property
+    def largest(self) -> float:
+        """The largest priority seen, with its exponent."""
+        return float(self._largest)
 
     def append(self, steps: Steps) -> int:
         """Store rows `[T, E, ...]`."""
@@ -62,14 +75,20 @@ class Prioritized:
 
     def sample(self, batch_size: int) -> tuple[Tensor, Tensor]:
         """Rows by their priorities, one from each of `batch_size` equal parts of their sum, and their weights."""
-        rows, priority = self._changes()
-        coins, places = self.rng.random((2, batch_size))
-        parts = (np.arange(batch_size) + places) / batch_size
-        instead = np.full(batch_size, -1)
-        if chosen := int(np.count_nonzero(uniform := coins < MIX)):
-            instead[uniform] = self._uniform.draw(chosen)
-        numbers = np.array([self.count, self.beta(self.steps)])
-        index, weight = self._sample(*map(torch.from_numpy, (rows, priority, parts, instead, numbers)))
+        changes, starts = self._changes(), self.ring.starts
+        if max(changes[1] - changes[0], changes[3] - changes[2]) > self._most:
+            self._follow()
+            changes = self._changes()
+        self._known = starts
+        if len(self._places) != batch_size:
+            self._places = np.zeros(batch_size)
+            self._inputs = torch.from_numpy(self._places), self._inputs[1]
+        self.rng.random(out=self._places)
+        if uniform := self.rng.binomial(batch_size, MIX):
+            which = self.rng.choice(batch_size, uniform, replace=False)
+            self._places[which] = -1 - self._uniform.draw(uniform)
+        self._numbers[:] = *changes, self.beta(self.steps)
+        index, weight = self._sample(*self._inputs)
         return index, weight
 
     def probability(self, index: Array) -> Array:
@@ -79,8 +98,7 @@ class Prioritized:
 
     def reweigh(self, index: Tensor, error: Tensor) -> None:
         """Give the transitions at `index` `[B]` the priorities of their errors `[B]` (>= 0)."""
-        (largest,) = self._reweigh(index, error.cpu())
-        self.largest = max(self.largest, largest.item())
+        self._reweigh(index, error.cpu())
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """The ring's, the priorities, and the largest."""
@@ -100,109 +118,119 @@ class Prioritized:
             raise ValueError(f"priorities {priority.shape} {priority.dtype}, the largest {largest}, of {steps} steps")
         self.ring.restore({k: v for k, v in arrays.items() if k != "priority"}, state)
         self.tree.set(np.arange(len(priority)), priority)
-        self.largest, self.steps, self._known = largest, steps, self.ring.starts
-        self.count = int(np.count_nonzero(priority))
+        self._largest.fill_(largest)
+        self._count.fill_(int(np.count_nonzero(priority)))
+        self.steps, self._known = steps, self.ring.starts
 
     def _sampled(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        """Levels; rows and their priorities to enter first; places from 0 to 1, rows to take instead of what is found
-        there or -1; and N and beta. To the rows found, and their weights.
+        """What is kept; where in its part of the sum each draw falls, 0 to 1, or -1 - row to take that row instead;
+        and what `_changes` gave, and beta. To the rows found, and their weights.
         """
-        *levels, rows, priority, parts, instead, numbers = arguments
-        put(levels, rows, priority)
-        total, leaves = levels[-1].sum(), levels[0].view(-1)
-        index = find(levels, parts * total)
-        found = leaves[index]  # 0 where rounding led beyond the last row
+        nodes, count, largest, final, places, numbers = arguments
+        *changes, beta = numbers.unbind()
+        self._enter(nodes, count, largest, final, [row.long() for row in changes], self._most)
+        total, parts = self.tree.sum(nodes), torch.arange(len(places)) + places
+        index = self.tree.find(nodes, parts / len(places) * total)
+        found = nodes[index]  # 0 where rounding led beyond the last row
         index = torch.where(found > 0, index, index.take_along_dim(found.argmax(0, keepdim=True), 0))
-        index = torch.where(instead >= 0, instead, index)
-        count, beta = numbers.unbind()
-        probability = (1 - MIX) * leaves[index] / total + MIX / count
+        index = torch.where(places < 0, (-1 - places).long(), index)
+        probability = (1 - MIX) * nodes[index] / total + MIX / count
         weight = (count * probability) ** -beta
         return index, (weight / weight.max()).float()
 
     def _reweighed(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        """Levels, rows, and their errors to enter; to the largest priority."""
-        *levels, rows, error = arguments
+        """What is kept, rows, and their errors to enter."""
+        nodes, _, largest, _, index, error = arguments
         priority = error.double().clamp(min=LEAST) ** self.exponent
-        put(levels, rows, priority)
-        return (priority.max(),)
+        self.tree.put(nodes, index, priority)
+        largest.copy_(torch.maximum(largest, priority.max()))
+        return ()
 
-    def _changes(self) -> tuple[Array, Array]:
-        """Rows of the tree that must change, always as many, and their priorities; where too many do, some already did.
+    def _enter(
+        self, nodes: Tensor, count: Tensor, largest: Tensor, final: Tensor, changes: list[Tensor], most: int
+    ) -> None:
+        """Make the tree what `_changes` says, of at most so many rows that leave and that enter.
 
-        Those that come to nothing are the first, for of a row that comes twice the last priority counts.
+        Fewer do as a rule. Then the other places are taken by the row after them: that after those that leave stays
+        what it is, and that after those that enter is none, for a ring always has a row that starts no transition.
+        The latter come last, for of a row that comes twice the last priority counts.
         """
-        rows, priority = self._news()
-        surplus = len(rows) - self._most
-        if surplus > 0:
-            self.tree.set(rows[:surplus], priority[:surplus])
-            return rows[surplus:], priority[surplus:]
-        nothing = np.zeros(-surplus, np.int64)
-        return np.concatenate([nothing, rows]), np.concatenate([self.tree.leaves[nothing], priority])
+        leaving, staying, entering, end = changes
+        size, place = len(final), torch.arange(most)
+        old, new = torch.minimum(leaving + place, staying), torch.minimum(entering + place, end)
+        gone, begins = old < staying, (new < end) & ~final[new % size]
+        before = nodes[old % size]
+        priority = torch.cat([torch.where(gone, 0.0, before), torch.where(begins, largest, 0.0)])
+        self.tree.put(nodes, torch.cat([old, new]) % size, priority)
+        count.copy_(count + begins.sum() - (gone & (before > 0)).sum())
+
+    def _changes(self) -> tuple[int, int, int, int]:
+        """What changed in the ring: the first row that can no longer start a transition and the one after the last,
+        and so of the rows that now can. Rows count from the first ever written.
+        """
+        old, new, lanes = self._known, self.ring.starts, self.ring.num_envs
+        stop, start = min(old.stop, new.start), max(old.stop, new.start)
+        return old.start * lanes, stop * lanes, start * lanes, new.stop * lanes
 
     def _follow(self) -> None:
         """Bring the tree up to date with the ring."""
-        self.tree.set(*self._news())
-
-    def _news(self) -> tuple[Array, Array]:
-        """What changed in the ring: rows that can no longer start a transition, and new ones, with their priorities."""
-        old, new = self._known, self.ring.starts
-        if old == new:
-            return np.zeros(0, np.int64), np.zeros(0)
-        lanes = self.ring.num_envs
-        gone = range(old.start * lanes, min(old.stop, new.start) * lanes)
-        rows = np.array([*gone, *range(max(old.stop, new.start) * lanes, new.stop * lanes)])
-        rows %= self.ring.rows * lanes
-        priority = np.where(self._final[rows], 0.0, self.largest)
-        priority[: len(gone)] = 0.0
-        self.count += int(np.count_nonzero(priority) - np.count_nonzero(self.tree.leaves[rows[: len(gone)]]))
-        self._known = new
-        return rows, priority
+        changes = self._changes()
+        most = max(changes[1] - changes[0], changes[3] - changes[2])
+        rows = [torch.tensor(row) for row in changes]
+        self._enter(self.tree.nodes, self._count, self._largest, self.ring.storage.final, rows, most)
+        self._known = self.ring.starts
 
 
 class SumTree:
     """Sums of values, of sums of values, and so on, WIDTH at a time: to draw in proportion to `size` values.
 
-    A sum is always made anew of what it is the sum of, so rounding errors do not add up.
+    A sum is always made anew of what it is the sum of, so rounding errors do not add up. Values and sums lie in one
+    tensor of nodes, level by level. What is compiled is given that tensor.
     """
 
     WIDTH = 16
 
     def __init__(self, size: int) -> None:
-        self.levels: list[Tensor] = []  # from the values to the one sum, each in rows of WIDTH
-        while not self.levels or len(self.levels[-1]) > 1:
-            size = -(-size // self.WIDTH)
-            self.levels.append(torch.from_numpy(np.zeros((size, self.WIDTH))))
-
-    @property
-    def leaves(self) -> Array:
-        """The values, `[>= size]`, those beyond `size` zero."""
-        return self.levels[0].numpy().reshape(-1)
+        lengths = [-(-size // self.WIDTH) * self.WIDTH]
+        while lengths[-1] > self.WIDTH:
+            lengths.append(-(-lengths[-1] // self.WIDTH**2) * self.WIDTH)
+        *self.starts, end = accumulate(lengths, initial=0)  # of the levels among the nodes, from the values to the top
+        self.nodes = torch.from_numpy(np.zeros(end))
+        self.leaves: Array = self.nodes.numpy()[: lengths[0]]  # the values, `[>= size]`, those beyond `size` zero
 
     @property
     def total(self) -> float:
-        """Their sum."""
-        return float(self.levels[-1].sum())
+        """The sum of all values."""
+        return float(self.sum(self.nodes))
 
     def set(self, index: Array, value: Array) -> None:
         """Change the values at `index` `[B]`; of an index that comes twice the last value counts."""
-        put(self.levels, torch.from_numpy(index), torch.from_numpy(value))
+        self.put(self.nodes, torch.from_numpy(index), torch.from_numpy(value))
 
+    def sum(self, nodes: Tensor) -> Tensor:
+        """The sum of all values."""
+        return nodes[self.starts[-1] + torch.arange(self.WIDTH)].sum()
 
-def put(levels: list[Tensor], index: Tensor, value: Tensor) -> None:
-    """Change the values at `index` `[B]`, and the sums that they are in."""
-    for level in levels:
-        level.view(-1)[index] = value
-        index = index // level.shape[1]
-        value = level[index].sum(1)
+    def put(self, nodes: Tensor, index: Tensor, value: Tensor) -> None:
+        """`set`, and the sums that the values are in."""
+        for start in self.starts:
+            nodes[start + index] = value
+            index = index // self.WIDTH
+            value = nodes[start + (index * self.WIDTH)[:, None] + torch.arange(self.WIDTH)].sum(1)
 
+    def find(self, nodes: Tensor, at: Tensor) -> Tensor:
+        """For each `at` `[B]`, from 0 to the sum of all, the index before which the values sum to no more than it.
 
-def find(levels: list[Tensor], at: Tensor) -> Tensor:
-    """For each `at` `[B]`, from 0 to the sum of all, the index before which the values sum to no more than it."""
-    row = torch.zeros_like(at, dtype=torch.int64)
-    for level in reversed(levels):
-        sums = level[row].cumsum(1)
-        place = (sums <= at[:, None]).sum(1).clamp(max=level.shape[1] - 1)
-        before = sums.take_along_dim((place - 1).clamp(min=0)[:, None], 1).squeeze(1)
-        at = at - torch.where(place > 0, before, 0.0)
-        row = row * level.shape[1] + place
-    return row
+        One by one, for in a compiled call additions cost little, and a cumulative sum is a call of its own.
+        """
+        index = torch.zeros_like(at, dtype=torch.int64)
+        for start in reversed(self.starts):
+            first = index = index * self.WIDTH
+            sum_, before = torch.zeros_like(at), torch.zeros_like(at)
+            for place in range(self.WIDTH - 1):
+                sum_ = sum_ + nodes[start + first + place]
+                passed = sum_ <= at
+                index = index + passed
+                before = torch.where(passed, sum_, before)
+            at = at - before
+        return index

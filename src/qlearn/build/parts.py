@@ -13,6 +13,7 @@ from qlearn.build.pieces import (
     MakeNetwork,
     build_envs,
     build_epsilon,
+    build_learning_rate,
     build_mode,
     build_network,
     build_optimizer,
@@ -23,7 +24,6 @@ from qlearn.build.pieces import (
 )
 from qlearn.config import Config
 from qlearn.envs import GymEnvs
-from qlearn.exploration import Linear
 from qlearn.replay import Replay
 from qlearn.types import Tick
 
@@ -42,9 +42,7 @@ class Parts:
 
     def train(self, after: Tick | None = None) -> Iterator[Tick]:
         """The training loop, from the beginning or after a tick."""
-        optimizer = self.config.optimizer
-        end = optimizer.learning_rate if optimizer.end_learning_rate is None else optimizer.end_learning_rate
-        learning_rate = Linear(optimizer.learning_rate, end, optimizer.decay_steps)
+        learning_rate = build_learning_rate(self.config)
         self.learner.set_learning_rate(learning_rate(after.steps if after else 0))
         for tick in self._ticks(after):
             self.learner.set_learning_rate(learning_rate(tick.steps))

@@ -39,6 +39,13 @@ def build_optimizer(config: Config) -> Optimizer:
             return CenteredRMSProp(optimizer.learning_rate, epsilon=optimizer.epsilon)
 
 
+def build_learning_rate(config: Config) -> Linear:
+    """The learning rate by the steps so far."""
+    optimizer = config.optimizer
+    end = optimizer.learning_rate if optimizer.end_learning_rate is None else optimizer.end_learning_rate
+    return Linear(optimizer.learning_rate, end, optimizer.decay_steps)
+
+
 def build_mode(config: Config) -> Mode:
     """How updates run. auto decides by the configuration alone, so that a run repeats."""
     if config.runtime.compile != "auto":

@@ -12,6 +12,7 @@ from qlearn import presets, runs
 from qlearn.cli.parse import WrongUsage, parse
 from qlearn.config import Config, check
 from qlearn.errors import UsageError
+from qlearn.runs.board import Board
 from qlearn.runs.display import Terminal
 
 
@@ -47,19 +48,27 @@ def main(argv: list[str]) -> int:
         raise UsageError(f"--seeds is {arguments.seeds}; it must be at least 1")
     if arguments.seeds > 1 and arguments.run_dir:
         raise UsageError("--run-dir is the directory of one run; leave it out where --seeds is more than 1")
-    finished = []
-    for seed in range(config.seed, config.seed + arguments.seeds):
-        run = runs.start(
-            dataclasses.replace(config, seed=seed),
-            run_dir=arguments.run_dir,
-            command=shlex.join(["qlearn", "train", *argv]),
-            display=Terminal(),
-        )
-        finished.append(run)
-        print(runs.verdict(run.summary, config))
-        print(f"Results  {run.path}", flush=True)
-    if len(finished) == 1:
-        print(f"Next     {runs.command('play', finished[0].path)}")
+    command = shlex.join(["qlearn", "train", *argv])
+    if arguments.seeds > 1:
+        return _seeds(config, arguments.seeds, command)
+    run = runs.start(config, run_dir=arguments.run_dir, command=command, display=Terminal())
+    print(runs.verdict(run.summary, config))
+    print(f"Results  {run.path}")
+    print(f"Next     {runs.command('play', run.path)}")
+    return 0
+
+
+def _seeds(config: Config, count: int, command: str) -> int:
+    """Train several seeds, together where that can be, and say how they went."""
+    if runs.can_share(config):
+        finished = runs.start_seeds(config, count, command=command, board=Board())
     else:
-        print(f"Next     {shlex.join(['qlearn', 'plot', *(str(run.path) for run in finished)])}")
+        configs = [dataclasses.replace(config, seed=config.seed + i) for i in range(count)]
+        finished = [runs.start(one, command=command, display=Terminal()) for one in configs]
+    for run in finished:
+        print(f"Seed {run.summary['seed']}: {runs.verdict(run.summary, config)}")
+    print(runs.verdict_of_seeds([run.summary for run in finished], config))
+    for run in finished:
+        print(f"Results  {run.path}")
+    print(f"Next     {shlex.join(['qlearn', 'plot', *(str(run.path) for run in finished)])}")
     return 0

@@ -46,7 +46,8 @@ class Stacked:
         self._numbers[:] = [descent.coefficients() for descent in self.descents]
         random = self._nothing
         if not self.descents[0].pure.deterministic:
-            random = stacked([d.numbers(*own) for d, *own in zip(self.descents, *inputs, strict=True)])
+            each = zip(self.descents, active.tolist(), *inputs, strict=True)
+            random = stacked([d.numbers(*own) if on else None for d, on, *own in each])
         outcome, told = self._program(self._coefficients, *random, weight, active, *inputs)
         return outcome, [Gradient(*pair) for pair in told.tolist()]
 
@@ -83,9 +84,11 @@ def together(tensors: Sequence[Tensor]) -> Tensor:
     return whole
 
 
-def stacked(numbers: Sequence[Sequence[Tensor]]) -> list[Tensor]:
-    """Random numbers of each, `[S, N]` and `[S, M]`."""
-    return [torch.stack(list(kind)) for kind in zip(*numbers, strict=True)]
+def stacked(numbers: Sequence[Sequence[Tensor] | None]) -> list[Tensor]:
+    """Random numbers of each, `[S, N]` and `[S, M]`; zeros where there are none."""
+    some = next(own for own in numbers if own is not None)
+    nothing = [torch.zeros_like(kind) for kind in some]
+    return [torch.stack(kind) for kind in zip(*(own or nothing for own in numbers), strict=True)]
 
 
 def many(function: Callable[..., Any]) -> Callable[..., Any]:

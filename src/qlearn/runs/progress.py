@@ -1,13 +1,15 @@
 """How far a run has come: its counters, the running mean of its returns, and whether it is solved."""
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from qlearn.config import Config
-from qlearn.scores import text
+from qlearn.scores import bootstrap_interval, iqm, text
 from qlearn.types import Episode, Tick
 
 
@@ -105,3 +107,17 @@ def verdict(summary: dict[str, Any], config: Config) -> str:
     best = summary["best_mean_return"]
     best_text = "" if best is None else f", at best {text(best)}"
     return f"Not solved: {limit} was reached; {mean_text}{best_text} (solved at {goal:g})."
+
+
+def verdict_of_seeds(summaries: Sequence[dict[str, Any]], config: Config) -> str:
+    """How several seeds went, in a sentence."""
+    means = np.array([summary["mean_return"] for summary in summaries if summary["mean_return"] is not None])
+    if not len(means):
+        return f"{len(summaries)} seeds: no episode has ended."
+    low, high = bootstrap_interval([means])
+    solved = sum(bool(summary["solved"]) for summary in summaries)
+    goal = "" if summaries[0]["reward_threshold"] is None else f" {solved} of {len(summaries)} solved."
+    return (
+        f"{len(summaries)} seeds: the interquartile mean of their mean returns (last {config.window} episodes) is "
+        f"{text(float(iqm(means)))}, 95 % interval {text(float(low))} to {text(float(high))}.{goal}"
+    )

@@ -2,23 +2,19 @@
 
 import dataclasses
 import json
-import signal
-import threading
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
-import torch
 
 from qlearn import tabular
 from qlearn.agent import Agent
-from qlearn.build import MakeNetwork, Parts, build, policy_parts, threads
+from qlearn.build import MakeNetwork, Parts, build, policy_parts
 from qlearn.config import Config, check
 from qlearn.errors import EnvError, NotFiniteError, QlearnError, UsageError
 from qlearn.runs import checkpoint, directory
@@ -27,7 +23,9 @@ from qlearn.runs.files import reading, replace_file
 from qlearn.runs.metrics import Metrics
 from qlearn.runs.picture import plot
 from qlearn.runs.progress import Progress, threshold
+from qlearn.runs.surroundings import Stop, threads_of
 from qlearn.runs.table import draw_table
+from qlearn.types import Tick
 
 
 class Interrupted(QlearnError):
@@ -66,7 +64,7 @@ def start(
             raise UsageError(f"{config.env.id} has no reward threshold of its own; give --reward-threshold")
         path = directory.create(config, run_dir, command)
         with directory.alone(path):
-            return _Session(path, parts, display or Silent()).run()
+            return _drive(Session(path, parts, display or Silent()))
     finally:
         parts.envs.close()
 
@@ -90,14 +88,14 @@ def resume(
             config = check(dataclasses.replace(config, steps=steps, until_solved=False, max_episodes=None))
         parts = build(config, network)
         try:
-            session = _Session(path, parts, display or Silent(), saved)
+            session = Session(path, parts, display or Silent(), saved)
             if session.finished() and (path / directory.SUMMARY).exists():
                 taken = f"has its {saved.steps:,} steps" if saved.steps >= config.steps else "has reached its goal"
                 raise UsageError(f"{path} {taken} already; give --steps with a larger number to go on")
             checkpoint.continue_from(path / directory.CHECKPOINTS, saved.steps)
             if steps is not None:
                 directory.write_config(path, config)
-            return session.run()
+            return _drive(session)
         finally:
             parts.envs.close()
 
@@ -122,31 +120,47 @@ def load(path: str | Path, network: MakeNetwork | None = None) -> Agent:
     return Agent(net, value, encoder, stack=config.env.frame_stack)
 
 
-class _Session:
+def _drive(session: "Session") -> Run:
+    """Train to the end."""
+    with threads_of(session.parts), Stop(session.display.say) as stop, closing(session.running(stop)) as running:
+        try:
+            next(running)
+            for tick in session.parts.train(after=session.progress.tick):
+                running.send(tick)
+        except StopIteration as end:
+            run: Run = end.value
+            return run
+        except (EnvError, NotFiniteError) as error:
+            running.throw(error)
+    raise AssertionError("a run ends before its ticks do")
+
+
+class Session:
     """The loop around the loop: consumes ticks, and keeps the run directory true."""
 
     def __init__(self, path: Path, parts: Parts, display: Display, saved: checkpoint.Checkpoint | None = None) -> None:
         self.path, self.parts, self.config, self.display = path, parts, parts.config, display
         self.progress = Progress(self.config.window, threshold(self.config))
         self._saved, self._metrics_bytes, self._warned = -1, 0, False
+        self._statistics: dict[str, float] = {}
         if saved:
             state = saved.restore(parts)
             with reading(saved.path):
                 self.progress.restore(state)
                 self._saved, self._metrics_bytes = saved.steps, int(state["metrics_bytes"])
 
-    def run(self) -> Run:
-        """Train to the end, and write what is written at the end."""
+    def running(self, stop: Stop) -> Generator[None, Tick, Run]:
+        """The run, told of its ticks by `send` and of what ended it by `throw`; the finished run is what it returns."""
         progress = self.progress
         (self.path / directory.SUMMARY).unlink(missing_ok=True)
         self.metrics = Metrics(self.path, size=self._metrics_bytes, steps=progress.tick.steps)
         self._started = time.monotonic() - progress.wall_seconds
         self._logged = (progress.wall_seconds, progress.tick.steps)
         try:
-            with _threads(threads(self.config, self.parts.envs.space)), _Stop(self.display) as stop:
-                self.display.start(self.config.steps)
-                self._train(stop)
-                self._save()
+            self.display.start(self.config.steps)
+            while not (self.finished() or stop.asked):
+                self._take((yield))
+            self._save()
         except EnvError as error:
             self._save()
             raise EnvError(f"{error}. Saved at step {progress.tick.steps:,}; {self._continue()}") from error
@@ -157,15 +171,7 @@ class _Session:
             self.metrics.close()
         if not self.finished():
             raise Interrupted(f"stopped and saved at step {progress.tick.steps:,}; {self._continue()}")
-        summary = self._summary()
-        replace_file(self.path / directory.SUMMARY, json.dumps(summary, indent=2).encode() + b"\n")
-        plot([self.path], self.path / directory.CURVE)
-        learner = self.parts.learner
-        if isinstance(learner, tabular.Learner):
-            table, env = learner.online, self.parts.envs.envs[0]
-            draw_table(table.q.numpy(), table.visits.numpy(), env, self.config.env.id, self.path / directory.TABLE)
-        agent = Agent(learner.online, learner.value, self.parts.envs.encoder, stack=self.config.env.frame_stack)
-        return Run(self.path, summary, agent)
+        return self._finish()
 
     def finished(self) -> bool:
         """Whether the run has come to its last step, or to a goal of its own before it."""
@@ -176,22 +182,28 @@ class _Session:
             or (most is not None and self.progress.episodes >= most)
         )
 
-    def _train(self, stop: "_Stop") -> None:
+    def _take(self, tick: Tick) -> None:
         progress, runtime = self.progress, self.config.runtime
-        statistics: dict[str, float] = {}
-        if self.finished():
-            return
-        for tick in self.parts.train(after=progress.tick):
-            before, progress.tick = progress.tick.steps, tick
-            for episode in tick.episodes:
-                self._episode(episode)
-            if tick.steps // runtime.log_steps > before // runtime.log_steps:
-                statistics = self._log()
-            if tick.steps // runtime.checkpoint_steps > before // runtime.checkpoint_steps:
-                self._save()
-            self.display.update(progress, statistics)
-            if stop.asked or self.finished():
-                return
+        before, progress.tick = progress.tick.steps, tick
+        for episode in tick.episodes:
+            self._episode(episode)
+        if tick.steps // runtime.log_steps > before // runtime.log_steps:
+            self._statistics = self._log()
+        if tick.steps // runtime.checkpoint_steps > before // runtime.checkpoint_steps:
+            self._save()
+        self.display.update(progress, self._statistics)
+
+    def _finish(self) -> Run:
+        """What is written at the end."""
+        summary = self._summary()
+        replace_file(self.path / directory.SUMMARY, json.dumps(summary, indent=2).encode() + b"\n")
+        plot([self.path], self.path / directory.CURVE)
+        learner = self.parts.learner
+        if isinstance(learner, tabular.Learner):
+            table, env = learner.online, self.parts.envs.envs[0]
+            draw_table(table.q.numpy(), table.visits.numpy(), env, self.config.env.id, self.path / directory.TABLE)
+        agent = Agent(learner.online, learner.value, self.parts.envs.encoder, stack=self.config.env.frame_stack)
+        return Run(self.path, summary, agent)
 
     def _episode(self, episode: Any) -> None:
         self.progress.add(episode, self.progress.tick.steps)
@@ -284,38 +296,3 @@ class _Session:
             if self._saved >= 0
             else f"There is no checkpoint yet; the metrics are in {self.path}"
         )
-
-
-class _Stop:
-    """Ctrl-C asks once; a second one is not asked but obeyed. Outside the main thread there is no asking."""
-
-    def __init__(self, display: Display) -> None:
-        self.asked, self._display = False, display
-        self._old: Any = None
-
-    def __enter__(self) -> "_Stop":
-        if threading.current_thread() is threading.main_thread():
-            self._old = signal.signal(signal.SIGINT, self._ask)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._old is not None:
-            signal.signal(signal.SIGINT, self._old)
-
-    def _ask(self, *_: int | FrameType | None) -> None:
-        if self.asked:
-            raise KeyboardInterrupt
-        self.asked = True
-        self._display.say("stopping; saving first (Ctrl-C again stops at once)")
-
-
-@contextmanager
-def _threads(count: int) -> Iterator[None]:
-    """PyTorch with so many threads; 0 leaves them."""
-    before = torch.get_num_threads()
-    if count:
-        torch.set_num_threads(count)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
