@@ -16,8 +16,8 @@ SOURCE = ROOT / "src" / "qlearn"
 # Each room may import those before it.
 ORDER = [
     "errors", "types", "values", "exploration", "draws", "networks", "engine", "replay", "prioritized", "envs", "actor",
-    "dqn", "pqn", "tabular", "config", "presets", "scores", "evaluate", "agent", "build", "cohort", "runs", "play", "api",
-    "cli",
+    "dqn", "pqn", "tabular", "config", "presets", "scores", "evaluate", "agent", "build", "cohort", "runs", "play",
+    "api", "cli",
 ]  # fmt: skip
 
 

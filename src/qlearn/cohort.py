@@ -177,11 +177,9 @@ class Memories:
         places = np.stack([r.rng.random(many) if on else nothing for r, on in zip(self._uniform, due, strict=True)])
         drawn = self._uniform[0].candidates(places)  # all memories are in use alike
         final = self._final[self._members, drawn]
-        order = final.argsort(axis=1, kind="stable")[:, :batch_size]  # transitions first
-        rows = np.take_along_axis(drawn, order, 1)
-        for i in np.flatnonzero(due & (np.count_nonzero(final, axis=1) > many - batch_size)):
-            short = drawn[i][~final[i]]
-            rows[i] = np.concatenate([short, self._uniform[i].draw(batch_size - len(short))])
+        rows = np.ascontiguousarray(drawn[:, :batch_size])
+        for i in np.flatnonzero(due & final[:, :batch_size].any(axis=1)):
+            rows[i] = self._uniform[i].filled(drawn[i], batch_size)
         return torch.from_numpy(rows), torch.ones(rows.shape)
 
     def reweigh(self, index: Tensor, error: Tensor, due: Array) -> None:

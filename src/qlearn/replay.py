@@ -245,7 +245,10 @@ class Uniform:
 
     def draw(self, count: int) -> Array:
         """Rows of transitions, `[count]`: some more are drawn, and those of final observations left out."""
-        index = self.candidates(self.rng.random(enough(count)))
+        return self.filled(self.candidates(self.rng.random(enough(count))), count)
+
+    def filled(self, index: Array, count: int) -> Array:
+        """The first `count` transitions among the rows `index`, and newly drawn ones where there are not so many."""
         index = index[~self.ring.final[index]][:count]
         return index if len(index) == count else np.concatenate([index, self.draw(count - len(index))])
 
