@@ -3,6 +3,7 @@
 import itertools
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from qlearn.networks import Dueling, Implicit, NoisyLinear, QNetwork, evaluating
 from qlearn.prioritized import Prioritized, SumTree
 from qlearn.replay import Ring
 from qlearn.runs import checkpoint, metrics
+from qlearn.types import Space, Steps
 from qlearn.values import Categorical, Quantiles, Scalar
 from tests.scripted import Scripted
 from tests.test_replay import play
@@ -371,6 +373,62 @@ def test_what_is_new_has_the_largest_priority_and_what_is_wrong_is_sampled_more(
     assert drawn.argmax() == 23
     assert (drawn[:23] > 0).any()  # never out of reach
     assert replay.largest == 3.0
+
+
+def test_a_minibatch_says_nothing_of_the_next_one() -> None:
+    """The arrays that sampling writes again and again are none of those that it returns."""
+    envs = Scripted([[(5, "truncated")]])
+    ring = Ring(envs.space, 100, 1)
+    replay = Prioritized(ring, np.random.default_rng(0))
+    play(envs, ring, 80)
+    index, weight = replay.sample(16)
+    replay.reweigh(index, torch.rand(16))
+    index, weight = replay.sample(16)
+    kept = index.clone(), weight.clone()
+    for size in (16, 8, 16):
+        assert [len(x) for x in replay.sample(size)] == [size, size]
+    assert torch.equal(index, kept[0])
+    assert torch.equal(weight, kept[1])
+
+
+@pytest.mark.parametrize("more", [-1, 0, 1, 40])
+def test_as_many_rows_enter_in_a_call_as_there_is_room_for_and_more_at_once(more: int) -> None:
+    ring = Ring(Space((), np.dtype(np.float32), 2), 60, 2)
+    replay = Prioritized(ring, np.random.default_rng(0))
+
+    def append(count: int) -> None:
+        rows = np.zeros((count, 2))
+        done = np.arange(2 * count).reshape(count, 2) % 7 == 1
+        replay.append(Steps(rows, rows.astype(np.int64), rows, done, done))
+
+    append(35)  # the ring is full: as many rows leave as enter
+    replay.sample(4)
+    with patch.object(replay, "_enter_at_once", wraps=replay._enter_at_once) as at_once:
+        append(replay._most // 2 + more)  # in two environments
+        replay.sample(4)
+    assert at_once.called == (more > 0)
+    rows = {t % ring.rows * 2 + e for t, e in itertools.product(ring.starts, range(2))}
+    valid = {row for row in rows if not ring.final[row]}
+    assert set(np.flatnonzero(replay.tree.leaves)) == valid
+    assert replay.count == len(valid)
+    assert replay.tree.total == pytest.approx(len(valid))
+
+
+def test_the_uniform_part_of_a_minibatch_is_drawn_of_all_transitions(monkeypatch: pytest.MonkeyPatch) -> None:
+    envs = Scripted([[(3, "truncated")]])
+    ring = Ring(envs.space, 100, 1)
+    replay = Prioritized(ring, np.random.default_rng(0), exponent=1.0)
+    play(envs, ring, 80)
+    index = replay.sample(1)[0]
+    replay.reweigh(index, torch.tensor([1e9]))  # all but what is uniform falls here
+    assert set(replay.sample(64)[0].tolist()) == {int(index)}
+    monkeypatch.setattr("qlearn.prioritized.MIX", 0.5)
+    drawn = replay.sample(1_000)[0]
+    uniform = drawn != index
+    assert 400 < int(uniform.sum()) < 600
+    assert 150 < int(uniform[:500].sum()) < 350  # whichever part of the sum a draw is from
+    assert len(set(drawn.tolist())) == replay.count
+    assert (replay.tree.leaves[drawn.numpy()] > 0).all()
 
 
 def test_a_hostile_priority_is_refused() -> None:

@@ -47,7 +47,7 @@ class Prioritized:
         self._count, self._largest = (torch.tensor(x, dtype=torch.float64) for x in (0.0, 1.0))
         self._uniform = Uniform(ring, rng)
         self._known = range(0)  # the ring's starts that are in the tree
-        self._most = 7 + ring.num_envs  # rows that leave the tree in one call, and that enter it
+        self._most = 15 + ring.num_envs  # rows that leave the tree in one call, and that enter it
         # Arrays that NumPy writes at every call, and the same memory as tensors.
         self._places, self._numbers = np.zeros(0), np.zeros(5)
         self._inputs = torch.from_numpy(self._places), torch.from_numpy(self._numbers)
@@ -75,11 +75,10 @@ class Prioritized:
 
     def sample(self, batch_size: int) -> tuple[Tensor, Tensor]:
         """Rows by their priorities, one from each of `batch_size` equal parts of their sum, and their weights."""
-        changes, starts = self._changes(), self.ring.starts
-        if max(changes[1] - changes[0], changes[3] - changes[2]) > self._most:
-            self._follow()
+        leaving, staying, entering, end = changes = self._changes()
+        if staying - leaving > self._most or end - entering > self._most:
+            self._enter_at_once(changes)
             changes = self._changes()
-        self._known = starts
         if len(self._places) != batch_size:
             self._places = np.zeros(batch_size)
             self._inputs = torch.from_numpy(self._places), self._inputs[1]
@@ -102,7 +101,7 @@ class Prioritized:
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """The ring's, the priorities, and the largest."""
-        self._follow()
+        self._enter_at_once(self._changes())
         arrays, state = self.ring.state()
         return {**arrays, "priority": self.tree.leaves}, {**state, "largest": self.largest, "steps": self.steps}
 
@@ -166,19 +165,18 @@ class Prioritized:
 
     def _changes(self) -> tuple[int, int, int, int]:
         """What changed in the ring: the first row that can no longer start a transition and the one after the last,
-        and so of the rows that now can. Rows count from the first ever written.
+        and so of the rows that now can. Rows count from the first ever written. It is told once.
         """
         old, new, lanes = self._known, self.ring.starts, self.ring.num_envs
+        self._known = new
         stop, start = min(old.stop, new.start), max(old.stop, new.start)
         return old.start * lanes, stop * lanes, start * lanes, new.stop * lanes
 
-    def _follow(self) -> None:
-        """Bring the tree up to date with the ring."""
-        changes = self._changes()
-        most = max(changes[1] - changes[0], changes[3] - changes[2])
-        rows = [torch.tensor(row) for row in changes]
+    def _enter_at_once(self, changes: tuple[int, int, int, int]) -> None:
+        """Make the tree what `_changes` says, however many rows that are."""
+        leaving, staying, entering, end = changes
+        rows, most = [torch.tensor(row) for row in changes], max(staying - leaving, end - entering)
         self._enter(self.tree.nodes, self._count, self._largest, self.ring.storage.final, rows, most)
-        self._known = self.ring.starts
 
 
 class SumTree:
@@ -216,7 +214,7 @@ class SumTree:
         for start in self.starts:
             nodes[start + index] = value
             index = index // self.WIDTH
-            value = nodes[start + (index * self.WIDTH)[:, None] + torch.arange(self.WIDTH)].sum(1)
+            value = added(nodes[start + (index * self.WIDTH)[:, None] + torch.arange(self.WIDTH)])
 
     def find(self, nodes: Tensor, at: Tensor) -> Tensor:
         """For each `at` `[B]`, from 0 to the sum of all, the index before which the values sum to no more than it.
@@ -234,3 +232,11 @@ class SumTree:
                 before = torch.where(passed, sum_, before)
             at = at - before
         return index
+
+
+def added(rows: Tensor) -> Tensor:
+    """The sums of rows `[B, 2^k]`, by halves: compiled, that is a quarter of the time of `rows.sum(1)`."""
+    while rows.shape[1] > 1:
+        first, second = rows.view(len(rows), 2, rows.shape[1] // 2).unbind(1)
+        rows = first + second
+    return rows.squeeze(1)
