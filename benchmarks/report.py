@@ -166,6 +166,73 @@ def speed_table() -> str:
     return "\n".join(lines)
 
 
+def measured(name: str) -> dict[str, Any]:
+    """A result of benchmarks/cpu; nothing where there is none."""
+    file = RESULTS / f"{name}.json"
+    result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
+    return result
+
+
+def solve_table() -> str:
+    """Seconds from the start of a process to a solved agent."""
+    lines = [
+        "| | `qlearn`, median seconds | solved | nothing compiled yet | SB3 with the RL Zoo's settings | solved | times sooner |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for env in ("CartPole-v1", "LunarLander-v3"):
+        if result := measured(f"cpu-solve-{env}"):
+            medians, solved = result["median_seconds"], result["solved"]
+            told = {name: "-" if (s := medians.get(name)) is None else f"{s:.1f}" for name in ("qlearn-cold", "sb3")}
+            told["sb3"] = told["sb3"].replace("-", "more than half never")
+            times = "-" if result["ratio_of_medians"] is None else f"{result['ratio_of_medians']:.1f}"
+            cells = (
+                f"{medians['qlearn']:.1f}",
+                solved["qlearn"],
+                told["qlearn-cold"],
+                told["sb3"],
+                solved["sb3"],
+                times,
+            )
+            lines.append(f"| {env} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def seeds_table() -> str:
+    """What ten seeds cost beside one."""
+    lines = [
+        "| CartPole-v1, 30,000 steps | one seed | ten, one process | times | two processes of five | times |",
+        "|---|---|---|---|---|---|",
+    ]
+    result = measured("cpu-seeds")
+    for setting, taken in result.get("seconds", {}).items():
+        one, ten, two = (float(np.median(taken[way])) for way in ("one", "ten", "two of five"))
+        lines.append(f"| {setting} | {one:.1f} s | {ten:.1f} s | {ten / one:.1f} | {two:.1f} s | {two / one:.1f} |")
+    return "\n".join(lines)
+
+
+def updates_table() -> str:
+    """Microseconds of an update."""
+    lines = ["| network, compiled | `dqn` | `rainbow` | times (95 % interval) |", "|---|---|---|---|"]
+    for shape, told in measured("cpu-updates").get("median_microseconds", {}).items():
+        times = "{ratio:.1f} ({ci95_low:.1f} to {ci95_high:.1f})".format(**told["rainbow_over_dqn"])
+        lines.append(f"| {shape} | {told['dqn']:.0f} us | {told['rainbow']:.0f} us | {times} |")
+    return "\n".join(lines)
+
+
+def per_table() -> str:
+    """Steps per second with a full memory of a million rows."""
+    lines = [
+        "| 1,000,000 rows | uniform, steps/s | prioritised, steps/s | prioritised / uniform (95 % interval) |",
+        "|---|---|---|---|",
+    ]
+    result = measured("cpu-per")
+    for library, times in result.get("prioritized_over_uniform", {}).items():
+        speeds = [f"{np.median(result['steps_per_second'][library][kind]):,.0f}" for kind in ("uniform", "prioritized")]
+        told = "{ratio:.2f} ({ci95_low:.2f} to {ci95_high:.2f})".format(**times)
+        lines.append(f"| {library} | {' | '.join(speeds)} | {told} |")
+    return "\n".join(lines)
+
+
 def interval(scores: list[float]) -> str:
     """Mean of the seeds and its Student's t interval."""
     if len(scores) == 1:
@@ -209,6 +276,7 @@ def pages() -> dict[Path, str]:
     """Each page with its tables renewed."""
     tables = {"learning": learning_table(), "ablation": ablation_table(), "optimum": optimum_table()}
     tables["cpu"] = speed_table()
+    tables |= {"solve": solve_table(), "seeds": seeds_table(), "updates": updates_table(), "per": per_table()}
     tables |= {name: suite_table(name) for name in (*SUITES, QUARTER)}
 
     def table(match: re.Match[str]) -> str:

@@ -45,6 +45,20 @@ def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
     return {"ratio": float(np.exp(logs.mean())), "ci95_low": float(np.exp(low)), "ci95_high": float(np.exp(high))}
 
 
+def write(name: str, arguments: str, loads: list[float], packages: dict[str, str], **measured: Any) -> None:
+    """The file of a result: where, when and of what it was measured, then what was."""
+    script = Path(sys.argv[0]).name
+    header = {
+        "name": name,
+        "command": f"python benchmarks/cpu/{script} {arguments}",
+        "date": date.today().isoformat(),
+        "machine": machine(),
+        "load_average": [round(load, 2) for load in loads],
+        "versions": {library: version(package) for library, package in packages.items()},
+    }
+    (RESULTS / f"{name}.json").write_text(json.dumps({**header, **measured}, indent=1) + "\n")
+
+
 def compare(setting: str, repeats: int) -> None:
     """All libraries in turn, and the file."""
     speeds: dict[str, list[float]] = {name: [] for name in LIBRARIES}
@@ -55,20 +69,15 @@ def compare(setting: str, repeats: int) -> None:
             loads.append(os.getloadavg()[0])
             speeds[name].append(measure(name, setting, repeat))
             print(setting, name, f"{speeds[name][-1]:,.0f} steps/s", flush=True)
-        result: dict[str, Any] = {
-            "name": f"cpu-{setting}",
-            "command": f"python benchmarks/cpu/compare.py {setting} --repeats {repeats}",
-            "date": date.today().isoformat(),
-            "machine": machine(),
-            "load_average": [round(load, 2) for load in loads],
-            "versions": {name: version(package) for name, package in LIBRARIES.items()},
-            "setting": SETTINGS[setting].__dict__,
-            "steps_per_second": speeds,
-            "ratios": {
-                name: ratio(speeds["qlearn"], speeds[name]) for name in LIBRARIES if name != "qlearn" and repeat
-            },
-        }
-        (RESULTS / f"cpu-{setting}.json").write_text(json.dumps(result, indent=1) + "\n")
+        write(
+            f"cpu-{setting}",
+            f"{setting} --repeats {repeats}",
+            loads,
+            LIBRARIES,
+            setting=SETTINGS[setting].__dict__,
+            steps_per_second=speeds,
+            ratios={name: ratio(speeds["qlearn"], speeds[name]) for name in LIBRARIES if name != "qlearn" and repeat},
+        )
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ Function = Callable[..., tuple[Tensor, ...]]
 
 log = logging.getLogger("qlearn")
 KEPT_LIBRARIES = 100  # in the cache, those used last; each takes 1.5 MB
-VERSION = 2  # of how libraries are made
+VERSION = 3  # of how libraries are made
 SMALL = 65_536  # multiplications of a matrix product that is quicker as a loop of its own than as a call of a library
 _told: set[str] = set()
 
@@ -148,6 +148,7 @@ def traced(
         decomposition_table={
             torch.ops.aten.mm.default: product,
             torch.ops.aten.bmm.default: product,
+            torch.ops.aten.mv.default: lambda a, x: (a * x).sum(-1),
             torch.ops.aten.addmm.default: product_and_sum,
             torch.ops.aten.baddbmm.default: product_and_sum,
         },
