@@ -142,9 +142,9 @@ def test_updates_that_are_rare_are_made_together_and_all_of_them() -> None:
 
 def test_compiled_is_eager(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    runs = [members(config(runtime={"compile": mode}), 3) for mode in ("compiled", "eager")]
+    runs = [members(config(runtime={"compile": mode}), 2) for mode in ("compiled", "eager")]
     for run in runs:
-        for count, _ in enumerate(cohort.train(run, [True] * 3)):
+        for count, _ in enumerate(cohort.train(run, [True] * 2)):
             if count == 179:
                 break
     assert len(list(tmp_path.glob("qlearn/compiled/*.so"))) == 2  # the update, and acting

@@ -423,3 +423,19 @@ def test_a_second_start_imports_no_compiler(cache: Path, tmp_path: Path) -> None
     )
     said = [subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout for _ in "ab"]
     assert said == ["True\n", "False\n"]
+
+
+def test_small_products_are_loops_and_large_ones_calls() -> None:
+    """Only where nothing is called may memory lie on the stack."""
+    rng = torch.Generator().manual_seed(0)
+    for m, k, n, calls in ((32, 16, 16, False), (1, 120, 84, False), (16, 4, 2, False), (128, 128, 128, True)):
+        a, b, c = (torch.randn(size, generator=rng) for size in ((m, k), (k, n), (m, n)))
+        both = torch.stack([a, -a]), torch.stack([b, b])
+        graph = program.traced(
+            lambda a, b, c, x, y: (a @ b, torch.addmm(c, a, b), x @ y, a @ b[:, 0]), [a, b, c, *both], 0
+        )
+        assert any(map(program.calls_a_library, graph.graph.nodes)) == calls
+        made = graph(a, b, c, *both)
+        expected = (a @ b, c + a @ b, torch.stack([a @ b, -a @ b]), a @ b[:, 0])
+        for mine, theirs in zip(made, expected, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-5, atol=1e-4)

@@ -276,3 +276,20 @@ def test_a_score_is_told_with_the_digits_that_it_has() -> None:
     assert [text(x) for x in (499.849, -13, 0.7402, -2.5, 0, 12_345.67)] == [
         "499.8", "-13.0", "0.74", "-2.50", "0.00", "12,345.7"
     ]  # fmt: skip
+
+
+def test_an_environment_gets_its_action_as_its_space_would_draw_it() -> None:
+    envs = make_envs("CartPole-v1", 2)
+    given: list[Any] = []
+    step = envs.envs[1].step
+
+    def noting(action: Any) -> Any:
+        given.append(action)
+        return step(action)
+
+    envs.envs[1].step = noting  # type: ignore[method-assign]
+    envs.reset()
+    envs.step(np.array([0, 1]))
+    assert type(given[0]) is type(envs.envs[1].action_space.sample())
+    assert given[0] == 1
+    envs.close()

@@ -281,3 +281,27 @@ def test_output_that_fails_does_not_stop_a_run(tmp_path: Path, sink: str) -> Non
         process.stdout.close()
         process.communicate(timeout=120)
     assert json.loads((tmp_path / "r/summary.json").read_text())["steps"] == 600
+
+
+def test_tensorboard_reads_the_numbers_of_the_metrics(run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    qlearn.resume(run, steps=350, progress=False)
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    lines = list(metrics.read(run))
+    for name in ("episode/return", "episode/length", "train/loss", "train/updates"):
+        kind, key = name.split("/")
+        told = [(line["steps"], line[key]) for line in lines if line["kind"] == kind and key in line]
+        assert [(e.step, e.value) for e in board.Scalars(name)] == [(s, pytest.approx(v)) for s, v in told]
+    assert not [tag for tag in board.Tags()["scalars"] if tag.endswith(("/env", "/episode"))]
+
+
+def test_what_was_written_after_the_checkpoint_is_purged_from_tensorboard(run: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shutil.rmtree(run / "checkpoints" / "steps-000000300")
+    qlearn.resume(run, progress=False)
+    board = EventAccumulator(str(run / "tensorboard"))
+    board.Reload()
+    assert [event.step for event in board.Scalars("train/updates")] == [50, 100, 150, 200, 250, 300]

@@ -58,7 +58,7 @@ class Terminal:
         self._last: tuple[float, int] | None = None
         self._speed: float | None = None
         self._broken = False
-        self._heard = _Heard(self.say)
+        self._heard = Heard(self.say)
 
     def start(self, total_steps: int) -> None:
         """Show the bar, where there is a terminal, and what the library says meanwhile."""
@@ -127,7 +127,7 @@ class Terminal:
         return "  ".join(parts)
 
 
-class _Heard:
+class Heard:
     """Passes on what qlearn logs while a run goes on, a line each."""
 
     def __init__(self, say: Callable[[str], None]) -> None:

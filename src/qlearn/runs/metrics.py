@@ -99,7 +99,7 @@ class _Board:
             self._file = RecordWriter(open(folder / name, "wb"))  # noqa: SIM115 (open as long as the run)
             self._add(file_version="brain.Event:2")
             if steps:  # what a run wrote after the checkpoint that it continues from is not to be shown
-                self._add(step=steps, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+                self._add(step=steps + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
             self._file.flush()
         except Exception as error:
             self._give_up(error)

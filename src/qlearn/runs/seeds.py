@@ -11,6 +11,7 @@ from qlearn.config import Config, check
 from qlearn.errors import EnvError, NotFiniteError, QlearnError, UsageError
 from qlearn.runs import directory
 from qlearn.runs.board import Board
+from qlearn.runs.display import Heard
 from qlearn.runs.progress import Progress, threshold
 from qlearn.runs.session import Interrupted, Run, Session
 from qlearn.runs.suite import Item
@@ -41,6 +42,9 @@ def start_seeds(config: Config, count: int, *, command: str = "", board: Board |
         board = board or Board(silent=True)
         items = [Item(one.preset, one, path) for one, path in zip(configs, paths, strict=True)]
         board.start(items, items)
+        heard = Heard(board.say)
+        heard.listen()
+        stack.callback(heard.leave)
         stack.callback(board.close)
         sessions = [
             Session(path, parts, _Line(board, f"{path.parent.name}/{path.name}"))
