@@ -1,9 +1,9 @@
 """What prioritised replay costs: `python benchmarks/cpu/per.py [--repeats 3 --turns 5]`.
 
 Steps per second of the whole loop with a memory of a million steps that is full, prioritised beside uniform, for qlearn
-and for Tianshou (2.0 or newer, whose pandas is older than ours: an environment of its own); and what a step takes longer. A process of replays.py holds both loops of a library,
-which take turns; processes of the libraries take turns too. A ratio is of two neighbouring turns. The result is
-benchmarks/results/cpu-per.json.
+and for Tianshou; and what a step takes longer. Tianshou (2.0 or newer) wants an older pandas than ours, and so an
+environment of its own. A process of replays.py holds both loops of a library, which take turns; processes of the
+libraries take turns too. A ratio is of two neighbouring turns. The result is benchmarks/results/cpu-per.json.
 """
 
 import argparse
