@@ -153,9 +153,7 @@ def speed_table() -> str:
         "|---|---|---|---|---|---|---|",
     ]
     for name, what in SPEED.items():
-        file = RESULTS / f"cpu-{name}.json"
-        if file.exists():
-            result = json.loads(file.read_text())
+        if result := measured(f"cpu-{name}"):
             speeds = [
                 f"{np.median(result['steps_per_second'][k]):,.0f}" for k in ("qlearn", "qlearn-eager", "sb3", "sbx")
             ]

@@ -231,3 +231,15 @@ def test_one_that_fails_is_saved_and_the_others_go_on(
     done = [(tmp_path / f"runs/Breaks-v0/intro-seed{seed}-001/summary.json").exists() for seed in range(3)]
     assert done == [True, False, True]
     assert any("seed 1:" in line and ("boom" in line or "is not finite" in line) for line in said)
+
+
+def test_a_failure_at_the_first_step_is_told_as_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Breaks, "broken", 1)  # the first that is made breaks
+    monkeypatch.setattr(Breaks, "step", lambda *_: 1 / 0)
+    gym.register("Breaks-v0", lambda **kwargs: Breaks(**kwargs))
+    try:
+        with pytest.raises(SomeEnded, match="0 of 2 seeds are done; ended before: 0, 1"):
+            start_seeds(config("Breaks-v0", env={"kwargs": '{"how": "raises"}'}), 2)
+    finally:
+        del gym.registry["Breaks-v0"]

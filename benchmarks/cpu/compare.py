@@ -28,14 +28,20 @@ LIBRARIES = {"qlearn": "qlearn", "qlearn-eager": "qlearn", "sb3": "stable-baseli
 
 def measure(library: str, setting: str, seed: int) -> float:
     """Steps per second of one process."""
+    return float(told("agents.py", library, setting, "--seed", seed)["steps_per_second"])
+
+
+def told(script: str, *words: object) -> dict[str, Any]:
+    """The line of JSON that a script beside this one ends with, run as a process of its own with one thread."""
     done = subprocess.run(
-        [sys.executable, str(HERE / "agents.py"), library, setting, "--seed", str(seed)],
-        capture_output=True,
+        [sys.executable, str(HERE / script), *map(str, words)],
+        stdout=subprocess.PIPE,
         text=True,
         check=True,
         env={**os.environ, "OMP_NUM_THREADS": "1", "XLA_FLAGS": "--xla_cpu_multi_thread_eigen=false"},
     )
-    return float(json.loads(done.stdout.splitlines()[-1])["steps_per_second"])
+    line: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return line
 
 
 def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:

@@ -7,16 +7,11 @@ libraries take turns too. A ratio is of two neighbouring turns. The result is be
 """
 
 import argparse
-import json
 import os
-import subprocess
-import sys
 from importlib.metadata import version
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-from compare import ratio, write
+from compare import ratio, told, write
 from replays import KINDS
 
 LIBRARIES = ("qlearn", "tianshou")
@@ -24,17 +19,9 @@ LIBRARIES = ("qlearn", "tianshou")
 
 def measure(library: str, seed: int, turns: int, steps: int) -> dict[str, list[float]]:
     """Steps per second of each turn, by the kind of replay."""
-    script = Path(__file__).parent / "replays.py"
-    numbers = {"--seed": seed, "--turns": turns, "--steps": steps}
-    done = subprocess.run(
-        [sys.executable, str(script), library, *(text for pair in numbers.items() for text in map(str, pair))],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    told: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return {kind: told[kind] for kind in KINDS}
+    words = ("--seed", seed, "--turns", turns, "--steps", steps)
+    speeds = told("replays.py", library, *words)
+    return {kind: speeds[kind] for kind in KINDS}
 
 
 def main() -> None:

@@ -62,6 +62,11 @@ def train(members: Sequence[Parts], live: list[bool]) -> Iterator[list[Tick | Ql
         )
 
 
+def part(i: int, width: int) -> slice:
+    """Where the environments of member i are among those of all."""
+    return slice(i * width, (i + 1) * width)
+
+
 class Lanes:
     """The environments of all members side by side, those of a member next to each other."""
 
@@ -88,7 +93,7 @@ class Lanes:
         terminated, done = np.zeros((2, self.num_envs), np.bool_)
         for i, envs in enumerate(self._envs):
             if self._live[i] and self.errors[i] is None:
-                own = slice(i * self.width, (i + 1) * self.width)
+                own = part(i, self.width)
                 try:
                     envs.advance(action[own], reward[own], terminated[own], done[own])
                     self._obs[own] = envs.obs
@@ -113,7 +118,7 @@ class Lanes:
     def tell(self, actor: Actor) -> None:
         """Let the members' own actors stand where they are."""
         for i, member in enumerate(self._members):
-            own = slice(i * self.width, (i + 1) * self.width)
+            own = part(i, self.width)
             member.actor.obs = actor.obs[own]
             member.actor.mask = None if actor.mask is None else actor.mask[own]
 
@@ -160,7 +165,7 @@ class Memories:
                 replay.ring.written += 1
         else:
             for i, replay in enumerate(self.all):
-                own = slice(i * self._width, (i + 1) * self._width)
+                own = part(i, self._width)
                 replay.append(Steps(*(None if column is None else column[:, own] for column in rows)))  # type: ignore[arg-type]
         transitions: Array = self._width - np.count_nonzero(final.reshape(-1, self._width), axis=1)
         return transitions

@@ -9,6 +9,7 @@ import gymnasium as gym
 import numpy as np
 
 from qlearn.config import Config
+from qlearn.errors import UsageError
 from qlearn.scores import bootstrap_interval, iqm, text
 from qlearn.types import Episode, Tick
 
@@ -84,6 +85,12 @@ def threshold(config: Config) -> float | None:
         return config.reward_threshold
     spec = gym.registry.get(config.env.id.rpartition(":")[2])
     return None if spec is None or spec.reward_threshold is None else float(spec.reward_threshold)
+
+
+def require_goal(config: Config) -> None:
+    """Refuse to train until solved where nothing says what that is."""
+    if config.until_solved and threshold(config) is None:
+        raise UsageError(f"{config.env.id} has no reward threshold of its own; give --reward-threshold")
 
 
 def verdict(summary: dict[str, Any], config: Config) -> str:

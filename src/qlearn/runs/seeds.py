@@ -4,6 +4,7 @@ import dataclasses
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack, closing
+from pathlib import Path
 
 from qlearn import cohort
 from qlearn.build import Parts, build
@@ -12,7 +13,7 @@ from qlearn.errors import EnvError, NotFiniteError, QlearnError, UsageError
 from qlearn.runs import directory
 from qlearn.runs.board import Board
 from qlearn.runs.display import Heard
-from qlearn.runs.progress import Progress, threshold
+from qlearn.runs.progress import Progress, require_goal
 from qlearn.runs.session import Interrupted, Run, Session
 from qlearn.runs.suite import Item
 from qlearn.runs.surroundings import Stop, threads_of
@@ -28,8 +29,7 @@ def start_seeds(config: Config, count: int, *, command: str = "", board: Board |
     """
     if not can_share(config):
         raise UsageError("only runs of the algorithm dqn on the CPU are trained together")
-    if config.until_solved and threshold(config) is None:
-        raise UsageError(f"{config.env.id} has no reward threshold of its own; give --reward-threshold")
+    require_goal(config)
     configs = [check(dataclasses.replace(config, seed=config.seed + i)) for i in range(count)]
     with ExitStack() as stack:
         members = []
@@ -47,8 +47,7 @@ def start_seeds(config: Config, count: int, *, command: str = "", board: Board |
         stack.callback(heard.leave)
         stack.callback(board.close)
         sessions = [
-            Session(path, parts, _Line(board, f"{path.parent.name}/{path.name}"))
-            for path, parts in zip(paths, members, strict=True)
+            Session(path, parts, _Line(board, name_of(path))) for path, parts in zip(paths, members, strict=True)
         ]
         stop = stack.enter_context(Stop(board.say))
         stack.enter_context(threads_of(members[0]))
@@ -60,12 +59,18 @@ def can_share(config: Config) -> bool:
     return config.algorithm == "dqn" and config.runtime.device == "cpu"
 
 
+def name_of(path: Path) -> str:
+    """What a board calls the run of this directory."""
+    return f"{path.parent.name}/{path.name}"
+
+
 class SomeEnded(QlearnError):
     """Some seeds failed; the others are done."""
 
 
 def _drive(sessions: Sequence[Session], members: Sequence[Parts], stop: Stop, board: Board) -> list[Run]:
     """Train all to their ends."""
+    names = [name_of(session.path) for session in sessions]
     done, failed, live = dict[int, Run](), dict[int, QlearnError](), [True] * len(sessions)
     with ExitStack() as stack:
         running = [stack.enter_context(closing(session.running(stop))) for session in sessions]
@@ -79,9 +84,13 @@ def _drive(sessions: Sequence[Session], members: Sequence[Parts], stop: Stop, bo
                     running[i].throw(outcome) if isinstance(outcome, QlearnError) else running[i].send(outcome)
                 except StopIteration as end:
                     done[i], live[i] = end.value, False
+                    summary = done[i].summary
+                    mean = summary["mean_return"]
+                    how = f"step {summary['steps']:,}" + ("" if mean is None else f", mean return {mean:.1f}")
+                    board.end(names[i], how)
                 except (EnvError, NotFiniteError, Interrupted) as error:
                     failed[i], live[i] = error, False
-                    board.say(f"seed {sessions[i].config.seed}: {error}")
+                    board.end(names[i], f"seed {sessions[i].config.seed}: {error}", done=False)
     if any(not isinstance(error, Interrupted) for error in failed.values()):
         seeds = ", ".join(str(sessions[i].config.seed) for i in failed)
         raise SomeEnded(f"{len(done)} of {len(sessions)} seeds are done; ended before: {seeds}, as said above")
@@ -94,7 +103,7 @@ class _Line:
     """Shows a run as a line of a board."""
 
     def __init__(self, board: Board, name: str) -> None:
-        self._board, self._name, self._next, self._ended = board, name, 0.0, False
+        self._board, self._name, self._next = board, name, 0.0
 
     def start(self, total_steps: int) -> None:  # noqa: ARG002 (the board knows)
         """The run begins."""
@@ -102,7 +111,6 @@ class _Line:
 
     def update(self, progress: Progress, statistics: dict[str, float]) -> None:  # noqa: ARG002 (there is no room)
         """Ten times a second."""
-        self._progress = progress
         if (now := time.monotonic()) >= self._next:
             self._next = now + 0.1
             self._board.update(self._name, progress.tick.steps, progress.mean_return)
@@ -112,7 +120,4 @@ class _Line:
         self._board.say(message)
 
     def close(self) -> None:
-        """The run is over."""
-        mean = self._progress.mean_return
-        how = f"step {self._progress.tick.steps:,}" + ("" if mean is None else f", mean return {mean:.1f}")
-        self._board.end(self._name, how)
+        """Nothing: who drives the run knows how it ended."""

@@ -22,7 +22,7 @@ from qlearn.runs.display import Display, Silent
 from qlearn.runs.files import reading, replace_file
 from qlearn.runs.metrics import Metrics
 from qlearn.runs.picture import plot
-from qlearn.runs.progress import Progress, threshold
+from qlearn.runs.progress import Progress, require_goal, threshold
 from qlearn.runs.surroundings import Stop, threads_of
 from qlearn.runs.table import draw_table
 from qlearn.types import Tick
@@ -60,8 +60,7 @@ def start(
     """
     parts = build(check(config), network)
     try:
-        if config.until_solved and threshold(config) is None:
-            raise UsageError(f"{config.env.id} has no reward threshold of its own; give --reward-threshold")
+        require_goal(config)
         path = directory.create(config, run_dir, command)
         with directory.alone(path):
             return _drive(Session(path, parts, display or Silent()))
