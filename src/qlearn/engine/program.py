@@ -177,7 +177,11 @@ def traced(
 
 def compiled(graph: torch.fx.GraphModule, arguments: Sequence[Tensor], made: Path) -> Path:
     """The graph's library, in the file `made`."""
-    options: dict[str, Any] = {"aot_inductor.output_path": str(made)}
+    options: dict[str, Any] = {
+        "aot_inductor.output_path": str(made),
+        "aot_inductor.precompile_headers": False,  # that takes longer than the two files that would use them
+        "cpp.vec_isa_ok": True,  # what the processor says of itself; Inductor would compile a program for each of six claims
+    }
     if not any(calls_a_library(node) for node in graph.graph.nodes):
         # Where all is loops, what they leave for one another needs no allocation. Inductor cannot always do that: a
         # view of such memory as an output is C++ that is wrong.
