@@ -88,10 +88,10 @@ def compare(setting: str, repeats: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("settings", nargs="*", default=list(SETTINGS), choices=list(SETTINGS), metavar="SETTING")
+    parser.add_argument("settings", nargs="*", choices=[[], *SETTINGS], metavar="SETTING")
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
-    for setting in given.settings:
+    for setting in given.settings or SETTINGS:
         compare(setting, given.repeats)
 
 

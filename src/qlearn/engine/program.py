@@ -180,7 +180,7 @@ def compiled(graph: torch.fx.GraphModule, arguments: Sequence[Tensor], made: Pat
     options: dict[str, Any] = {
         "aot_inductor.output_path": str(made),
         "aot_inductor.precompile_headers": False,  # that takes longer than the two files that would use them
-        "cpp.vec_isa_ok": True,  # what the processor says of itself; Inductor would compile a program for each of six claims
+        "cpp.vec_isa_ok": True,  # the processor is believed; six of its claims would cost a program each
     }
     if not any(calls_a_library(node) for node in graph.graph.nodes):
         # Where all is loops, what they leave for one another needs no allocation. Inductor cannot always do that: a
