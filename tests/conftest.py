@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from qlearn.cli import main
+from qlearn.engine import program
 
 torch.set_num_threads(1)
+program.OPTIONS["aot_inductor.precompile_headers"] = True  # of many libraries it pays
 
 Cli = Callable[..., subprocess.CompletedProcess[str]]
 

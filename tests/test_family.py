@@ -21,10 +21,11 @@ from qlearn.engine import CenteredRMSProp
 from qlearn.envs import make_envs
 from qlearn.errors import EnvError, NotFiniteError, UsageError
 from qlearn.exploration import Ladder, epsilon_greedy
-from qlearn.networks import Dueling, Implicit, NoisyLinear, QNetwork, evaluating, make_head, make_torso
+from qlearn.networks import Dueling, Implicit, NoisyLinear, QNetwork, evaluating, make_head
 from qlearn.prioritized import Prioritized, SumTree
 from qlearn.replay import Ring
 from qlearn.runs import checkpoint, metrics
+from qlearn.torsos import make_torso
 from qlearn.types import Space, Steps
 from qlearn.values import Categorical, Quantiles, Scalar
 from tests.scripted import Scripted
@@ -578,6 +579,7 @@ ATARI = "ALE/Pong-v5"
 PAPER: dict[str, tuple[Any, ...]] = {  # algorithms, table by table; periods in agent steps
     #          optimiser  rate     epsilon         norm  end   decay      target  warmup  double dueling noisy
     "dqn":     ("adam", 6.25e-5, 1.5e-4, 0, 0.01, 250_000, 8_000, 20_000, False, False, False),
+    "nature":  ("rmsprop", 2.5e-4, 0.01 / 1024, 0, 0.1, 1_000_000, 10_000, 50_000, False, False, False),
     "double":  ("rmsprop", 2.5e-4, 0.01 / 1024, 0, 0.01, 1_000_000, 30_000, 50_000, True, False, False),
     "dueling": ("rmsprop", 2.5e-4, 0.01 / 1024, 10, 0.01, 1_000_000, 30_000, 50_000, True, True, False),
     "per":     ("rmsprop", 6.25e-5, 0.01 / 16384, 0, 0.01, 1_000_000, 30_000, 50_000, True, False, False),
@@ -607,7 +609,9 @@ def test_the_settings_for_atari_are_the_published_ones(name: str) -> None:
     assert (replay.capacity, replay.warmup_steps, replay.gamma) == (1_000_000, warmup, 0.99)
     assert replay.n_step == (3 if name == "rainbow" else 1)
     assert [config.backup.double, config.network.dueling, config.network.noisy] == switches
-    assert (config.env.frame_stack, config.network.torso, config.network.hidden) == (4, "nature", (512,))
+    assert (config.env.frame_stack, config.network.torso, config.network.hidden) == (4, "auto", (512,))
+    assert config.env.protocol == ("sticky" if name in ("dqn", "m-dqn", "m-iqn") else "nature")
+    assert replay.clip_rewards
 
 
 def test_pqns_settings_are_purejaxqls() -> None:

@@ -14,8 +14,9 @@ from qlearn.envs import encoder, episode_seed, make_envs
 from qlearn.errors import EnvError, QlearnError, UsageError
 from qlearn.evaluate import evaluate
 from qlearn.exploration import Linear, epsilon_greedy
-from qlearn.networks import Encode, make_torso
+from qlearn.networks import Encode
 from qlearn.scores import mean_interval, text
+from qlearn.torsos import make_torso
 from qlearn.types import Array, Space
 from tests.scripted import Scripted
 

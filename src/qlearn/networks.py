@@ -9,9 +9,8 @@ evaluation mode (`network.eval()`) it draws none: noise is left out, and quantil
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -57,69 +56,6 @@ class Encode(nn.Module):
         return (obs.float() - self.center) / self.spread if self.rescale else obs.float()
 
 
-def hidden_layers(sizes: Sequence[int], *, layer_norm: bool = False) -> list[nn.Module]:
-    """Fully connected layers with ReLU after each, from `sizes[0]` inputs on."""
-    layers: list[nn.Module] = []
-    for fan_in, fan_out in pairwise(sizes):
-        layers += [nn.Linear(fan_in, fan_out), *([nn.LayerNorm(fan_out)] if layer_norm else []), nn.ReLU()]
-    return layers
-
-
-def image_layout(shape: tuple[int, ...]) -> tuple[int, int, int, bool] | None:
-    """Channels, height, width of an image of at least 36 x 36, and whether its channels come last; else None."""
-    if len(shape) != 3:
-        return None
-    last = shape[-1] <= 4 < shape[0]
-    channels, height, width = (shape[-1], *shape[:-1]) if last else shape
-    return (channels, height, width, last) if min(height, width) >= 36 else None
-
-
-def nature(shape: tuple[int, ...], layer_norm: bool = False) -> tuple[list[nn.Module], int]:
-    """The convolutions of Mnih et al. (2015), and the number of their features: 3,136 of 84 x 84.
-
-    `shape` is channels, height, width; an image with its channels last is turned.
-    """
-    layout = image_layout(shape)
-    if layout is None:
-        raise UsageError(f"network.torso nature needs an image of at least 36 x 36, not {shape}; use mlp")
-    *image, last = layout
-    layers, features = convolutions(image, ((32, 8, 4), (64, 4, 2), (64, 3, 1)), layer_norm)
-    return [ChannelsFirst(), *layers] if last else layers, features
-
-
-def minatar(shape: tuple[int, ...], layer_norm: bool = False) -> tuple[list[nn.Module], int]:
-    """The one convolution of Young & Tian (2019), and the number of its features: 1,024 of 10 x 10."""
-    if len(shape) != 3 or min(shape[1:]) < 3:
-        raise UsageError(f"network.torso minatar needs an image, channels first, not {shape}; use mlp")
-    return convolutions(shape, ((16, 3, 1),), layer_norm)
-
-
-def convolutions(
-    image: Sequence[int], filters: Sequence[tuple[int, int, int]], layer_norm: bool
-) -> tuple[list[nn.Module], int]:
-    """Convolutions (filters, size, stride) with ReLU after each, of an image (channels, height, width), and their
-    features.
-    """
-    layers: list[nn.Module] = []
-    channels, height, width = image
-    for count, size, stride in filters:
-        height, width = (height - size) // stride + 1, (width - size) // stride + 1
-        layers.append(nn.Conv2d(channels, count, size, stride))
-        if layer_norm:
-            layers.append(nn.LayerNorm([count, height, width]))
-        layers.append(nn.ReLU())
-        channels = count
-    return [*layers, nn.Flatten()], channels * height * width
-
-
-class ChannelsFirst(nn.Module):
-    """`[B, H, W, C]` to `[B, C, H, W]`."""
-
-    def forward(self, image: Tensor) -> Tensor:
-        """The same numbers, channels first."""
-        return image.movedim(-1, 1)
-
-
 MakeLayer = Callable[[int, int], nn.Module]  # inputs and outputs to a fully connected layer
 
 
@@ -145,7 +81,7 @@ class NoisyLinear(nn.Module):
         if not self.training:
             return F.linear(x, self.weight, self.bias)
         noise = self.draws.normal(sum(self.weight.shape), x.device)
-        noise = noise.sign() * noise.abs().sqrt()
+        noise = (noise.sign() * noise.abs().sqrt()).to(x.dtype)
         outs, ins = noise[: len(self.bias)], noise[len(self.bias) :]
         weight = self.weight + self.weight_noise * torch.outer(outs, ins)
         return F.linear(x, weight, self.bias + self.bias_noise * outs)
@@ -217,7 +153,8 @@ class Implicit(nn.Module):
             tau = self.draws.uniform(math.prod(size), features.device).view(size)
         else:
             tau = ((torch.arange(self.levels, device=features.device) + 0.5) / self.levels).expand(size)
-        z: Tensor = self.head(features[:, None] * self.embed(cosines(tau, self.COSINES)))
+        levels = cosines(tau, self.COSINES).to(features.dtype)
+        z: Tensor = self.head(features[:, None] * self.embed(levels))
         return Dist(z.squeeze(-1).transpose(1, 2), tau)
 
 
@@ -227,16 +164,24 @@ def cosines(tau: Tensor, count: int = 64) -> Tensor:
 
 
 class QNetwork(nn.Module):
-    """encode, torso, head: observations `[B, *shape]` to a `Dist` with z `[B, A, K]`."""
+    """encode, torso, head: observations `[B, *shape]` to a `Dist` with z `[B, A, K]`.
 
-    def __init__(self, encode: nn.Module, torso: nn.Module, head: nn.Module) -> None:
+    It computes in the precision of its parameters, which are given to it in `precision` when it learns and acts; what
+    comes out is float32.
+    """
+
+    def __init__(
+        self, encode: nn.Module, torso: nn.Module, head: nn.Module, *, precision: torch.dtype = torch.float32
+    ) -> None:
         super().__init__()
+        self.precision = precision
         self.encode, self.torso, self.head = encode, torso, head
 
     def forward(self, obs: Tensor) -> Dist:
         """`[B, *shape]` to z `[B, A, K]`."""
-        z: Tensor | Dist = self.head(self.torso(self.encode(obs)))
-        return z if isinstance(z, Dist) else Dist(z)
+        encoded = self.encode(obs).to(next(self.head.parameters()).dtype)
+        z: Tensor | Dist = self.head(self.torso(encoded))
+        return Dist(z.z.float(), z.tau) if isinstance(z, Dist) else Dist(z.float())
 
 
 def make_head(
@@ -299,22 +244,3 @@ class Custom(nn.Module):
                 + (", the last axis the numbers of each return" if len(shape) > 2 else "")
             )
         return Dist(q if len(shape) > 2 else q[..., None])
-
-
-def make_torso(
-    torso: str, shape: tuple[int, ...], hidden: Sequence[int], *, layer_norm: bool = False
-) -> tuple[nn.Module, int]:
-    """The torso by its name, for inputs `[B, *shape]`, and the number of its features.
-
-    `hidden` are the hidden layers but the last, which is the head's. auto is nature for images that it can take, else
-    mlp.
-    """
-    layers: list[nn.Module]
-    if torso == "nature" or (torso == "auto" and image_layout(shape)):
-        layers, features = nature(shape, layer_norm)
-    elif torso == "minatar":
-        layers, features = minatar(shape, layer_norm)
-    else:
-        layers, features = [nn.Flatten()], int(torch.Size(shape).numel())
-    sizes = (features, *hidden)
-    return nn.Sequential(*layers, *hidden_layers(sizes, layer_norm=layer_norm)), sizes[-1]

@@ -123,6 +123,7 @@ class Learner:
         optimizer: how the parameters move.
         gamma: discount per step.
         trace: lambda.
+        clip: whether rewards are cut to [-1, 1].
         epochs: passes over a rollout.
         minibatches: updates in a pass.
         max_grad_norm: the gradient is scaled down to this norm; 0 leaves it as it is.
@@ -139,6 +140,7 @@ class Learner:
         *,
         gamma: float = 0.99,
         trace: float = 0.65,
+        clip: bool = False,
         epochs: int = 2,
         minibatches: int = 32,
         max_grad_norm: float = 10.0,
@@ -147,7 +149,7 @@ class Learner:
         mode: Mode = "eager",
     ) -> None:
         self.online, self.value, self.rng = network, value, rng  # 1
-        self.gamma, self.trace, self.epochs, self.minibatches = gamma, trace, epochs, minibatches
+        self.gamma, self.trace, self.clip, self.epochs, self.minibatches = gamma, trace, clip, epochs, minibatches
         self.descent = Descent(network, self._losses, optimizer, max_grad_norm=max_grad_norm, rng=noise, mode=mode)
         self._q = self.descent.forward(lambda obs: value.mean(network(obs)), "acting")
         self._batch: Minibatch | None = None  # the last
@@ -190,7 +192,7 @@ class Learner:
         if rows.mask is not None and last_mask is not None:
             masks = [*rows.mask[1:], last_mask]
         values = [self._best(o, None if m is None else torch.from_numpy(m)) for o, m in zip(obs, masks, strict=True)]
-        reward = torch.from_numpy(rows.reward).to(values[0])
+        reward = torch.from_numpy(rows.reward.clip(-1, 1) if self.clip else rows.reward).to(values[0])
         ends = (torch.from_numpy(rows.terminated), torch.from_numpy(rows.done))
         return lambda_returns(reward, *ends, torch.stack(values), gamma=self.gamma, trace=self.trace)
 

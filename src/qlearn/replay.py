@@ -46,24 +46,33 @@ def stacked(storage: Storage, index: Tensor, stride: int, stack: int) -> Tensor:
         same = same & ~storage.final[row]
         shape = (-1, *[1] * (storage.obs.ndim - 1))
         frames.append(storage.obs[row] * same.view(shape))
+    if frames[0].ndim == 3:  # images: as convolutions want them, channels last
+        return torch.stack(frames[::-1], -1).movedim(-1, 1)
     return torch.stack(frames[::-1], 1)
 
 
-def gather(storage: Storage, index: Tensor, *, stride: int, n_step: int, gamma: float, stack: int) -> Batch:
+def gather(
+    storage: Storage, index: Tensor, *, stride: int, n_step: int, gamma: float, stack: int, clip: bool = False
+) -> Batch:
     """The n-step transitions that start at rows `index` `[B]`. Pure.
 
     A return runs over n steps or to the end of the episode, whichever comes first: truncation bootstraps from the
-    final observation with the power of gamma of the steps that there were, termination does not bootstrap.
+    final observation with the power of gamma of the steps that there were, termination does not bootstrap. With
+    `clip` it is made of rewards cut to [-1, 1].
     """
+
+    def rewards(row: Tensor) -> Tensor:
+        return storage.reward[row].clamp(-1, 1) if clip else storage.reward[row]
+
     row = index
-    reward = storage.reward[row]
+    reward = rewards(row)
     discount = gamma * (~storage.terminated[row]).to(reward.dtype)
     going = ~storage.done[row] if n_step > 1 else None
     following = (row + stride) % len(storage.obs)
     for _ in range(n_step - 1):
         assert going is not None
         row = torch.where(going, following, row)
-        reward = torch.where(going, reward + discount * storage.reward[row], reward)
+        reward = torch.where(going, reward + discount * rewards(row), reward)
         discount = torch.where(going, discount * gamma * ~storage.terminated[row], discount)
         following = torch.where(going, (row + stride) % len(storage.obs), following)
         going = going & ~storage.done[row]
@@ -88,6 +97,7 @@ class Ring:
         n_step: steps that a return runs over before it bootstraps.
         gamma: discount per step.
         stack: observations that a network sees at once.
+        clip: whether rewards are cut to [-1, 1] when they are learned from.
     """
 
     def __init__(
@@ -99,8 +109,9 @@ class Ring:
         n_step: int = 1,
         gamma: float = 0.99,
         stack: int = 1,
+        clip: bool = False,
     ) -> None:
-        self.num_envs, self.n_step, self.gamma, self.stack = num_envs, n_step, gamma, stack
+        self.num_envs, self.n_step, self.gamma, self.stack, self.clip = num_envs, n_step, gamma, stack, clip
         self.rows = capacity // num_envs
         self.written = 0  # rows ever written by each environment
         shapes: dict[str, tuple[tuple[int, ...], Any]] = {
@@ -179,6 +190,7 @@ class Ring:
             n_step=self.n_step,
             gamma=self.gamma,
             stack=self.stack,
+            clip=self.clip,
         )
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:

@@ -122,6 +122,7 @@ def build_learner(config: Config, net: nn.Module, replay: Replay | None) -> Lear
             build_optimizer(config),
             gamma=config.replay.gamma,
             trace=config.pqn.trace,
+            clip=config.replay.clip_rewards,
             epochs=config.pqn.epochs,
             minibatches=config.pqn.minibatches,
             max_grad_norm=max_grad_norm,

@@ -12,13 +12,15 @@ from torch import nn
 
 from qlearn import tabular
 from qlearn.config import Config
-from qlearn.engine import Adam, CenteredRMSProp, Mode, Optimizer, RAdam
-from qlearn.envs import Encoder, GymEnvs, make_envs
+from qlearn.config.records import EnvConfig
+from qlearn.engine import Adam, CenteredRMSProp, Mode, Optimizer, RAdam, why_not_bfloat16
+from qlearn.envs import Encoder, GymEnvs, find_game, make_envs
 from qlearn.errors import UsageError
 from qlearn.exploration import Ladder, Linear
-from qlearn.networks import Custom, Encode, QNetwork, image_layout, make_head, make_torso
+from qlearn.networks import Custom, Encode, QNetwork, make_head
 from qlearn.prioritized import Prioritized
 from qlearn.replay import Replay, Ring, Uniform
+from qlearn.torsos import FILTERS, image_layout, make_torso
 from qlearn.types import Array, Space
 from qlearn.values import Categorical, Quantiles, Scalar, Value
 
@@ -79,12 +81,18 @@ def build_envs(
     **kwargs: Any,
 ) -> GymEnvs:
     """The environments of the configuration; `kwargs` go to `make_envs`."""
+    env, given = config.env, json.loads(config.env.kwargs)
+    atari = {"obs_type": env.obs_type, "protocol": env.protocol}
+    if find_game(env.id):
+        given = given | atari
+    elif changed := next((name for name, value in atari.items() if value != getattr(EnvConfig(), name)), None):
+        raise UsageError(f"env.{changed} is {atari[changed]}, but {env.id} is no Atari game")
     return make_envs(
-        config.env.id,
-        num_envs or config.env.num_envs,
+        env.id,
+        num_envs or env.num_envs,
         seed=config.seed if seed is None else seed,
         stream=stream,
-        kwargs=json.loads(config.env.kwargs),
+        kwargs=given,
         **kwargs,
     )
 
@@ -100,6 +108,7 @@ def build_ring(config: Config, space: Space) -> Ring:
             n_step=replay.n_step,
             gamma=replay.gamma,
             stack=config.env.frame_stack,
+            clip=replay.clip_rewards,
         )
     except (MemoryError, ValueError, OverflowError) as error:
         raise UsageError(f"replay.capacity is {replay.capacity:,}: so many rows do not fit in memory") from error
@@ -178,7 +187,23 @@ def _own_network(config: Config, space: Space, shape: tuple[int, ...]) -> QNetwo
         implicit=implicit,
         layer_norm=net.layer_norm,
     )
-    return QNetwork(Encode(space, rescale=net.rescale), torso, head)
+    return QNetwork(Encode(space, rescale=net.rescale), torso, head, precision=build_precision(config, shape))
+
+
+def build_precision(config: Config, shape: tuple[int, ...]) -> torch.dtype:
+    """What the network of inputs `[B, *shape]` computes in."""
+    runtime, convolutions = config.runtime, takes_images(config, shape)
+    if runtime.precision == "fp32" or (runtime.precision == "auto" and (runtime.device != "cpu" or not convolutions)):
+        return torch.float32
+    problem = why_not_bfloat16() if runtime.device == "cpu" else None
+    if problem and runtime.precision == "bf16":
+        raise UsageError(f"runtime.precision is bf16, but {problem}; use fp32")
+    return torch.float32 if problem else torch.bfloat16
+
+
+def takes_images(config: Config, shape: tuple[int, ...]) -> bool:
+    """Whether the network of inputs `[B, *shape]` begins with convolutions of images."""
+    return config.network.torso in ("auto", *FILTERS) and image_layout(shape) is not None
 
 
 def numbers(config: Config) -> int:
@@ -213,8 +238,7 @@ def input_shape(config: Config, space: Space) -> tuple[int, ...]:
 
 def threads(config: Config, space: Space) -> int:
     """Threads that PyTorch should use for this run; 0 means as many as it likes."""
-    pixels = config.network.torso in ("auto", "nature") and image_layout(input_shape(config, space)) is not None
-    return config.runtime.threads or (0 if pixels else 1)
+    return config.runtime.threads or (0 if takes_images(config, input_shape(config, space)) else 1)
 
 
 def generator(seed: int, stream: str) -> np.random.Generator:

@@ -41,17 +41,23 @@ class EnvConfig:
     """Copies that are played at once."""
     frame_stack: Count = 1
     """Observations that the network sees at once."""
+    obs_type: Literal["pixels", "ram"] = "pixels"
+    """Of Atari games: the screen as 84 x 84 grey bytes, or the console's 128 bytes of RAM."""
+    protocol: Literal["auto", "nature", "sticky", "v5"] = "auto"
+    """How Atari games are played: as Mnih et al. (2015) did, with up to 30 no-ops at the start and each life lost a
+    termination; with sticky actions (Machado et al. 2018, Dopamine); as Gymnasium's ALE/...-v5. auto goes by the id."""
     kwargs: str = "{}"
-    """Arguments of the environment's constructor, as a JSON object."""
+    """Arguments of the environment's constructor, as a JSON object; of an Atari game, changes to its protocol."""
 
 
 @dataclass(frozen=True)
 class NetworkConfig:
     """The Q-network."""
 
-    torso: Literal["auto", "mlp", "nature", "minatar", "custom"] = "auto"
-    """mlp, the convolutions of Mnih et al. (2015), or that of MinAtar (Young & Tian 2019); auto takes nature for images
-    of at least 36 x 36, else mlp. custom is a network of your own, given in Python."""
+    torso: Literal["auto", "mlp", "nature", "der", "minatar", "custom"] = "auto"
+    """mlp, the convolutions of Mnih et al. (2015), the two of data-efficient Rainbow (van Hasselt et al. 2019), or that
+    of MinAtar (Young & Tian 2019); auto takes nature for images of at least 36 x 36, else mlp. custom is a network of
+    your own, given in Python."""
     hidden: tuple[Annotated[int, Range(1, 100_000)], ...] = (256, 256)
     """Units of the hidden fully connected layers."""
     rescale: Switch = False
@@ -111,6 +117,8 @@ class ReplayConfig:
     """Steps of reward before the bootstrap."""
     gamma: Share = 0.99
     """Discount per step."""
+    clip_rewards: Switch = False
+    """Learn from rewards cut to [-1, 1]; what is reported are the environment's own."""
     prioritized: Switch = False
     """Sample a transition in proportion to its last error (Schaul et al. 2016)."""
     priority_exponent: Share | None = None
@@ -192,6 +200,9 @@ class RuntimeConfig:
     compile: Literal["auto", "eager", "compiled"] = "auto"
     """How an update runs: operation by operation, or compiled by Inductor into one call, which needs a C++ compiler and
     some seconds, once for every kind of run. auto compiles runs on the CPU of 5,000 updates and more."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    """What convolutional networks compute in: float32, or bfloat16, with weights that are kept in float32. auto takes
+    bfloat16 on a CPU that has instructions for it."""
     threads: Whole = 0
     """Threads of PyTorch; 0 decides by the network: 1 for mlp (more only wait for each other), all for images."""
     log_steps: Count = 1_000

@@ -2,6 +2,7 @@
 
 from qlearn.engine.descent import Descent, Gradient, Tensors, load_module_tensors, module_tensors
 from qlearn.engine.optimizers import Adam, CenteredRMSProp, Optimizer, RAdam
+from qlearn.engine.precision import why_not_bfloat16
 from qlearn.engine.program import Mode, Program
 from qlearn.engine.pure import Flat, Forward
 from qlearn.engine.stacked import Stacked
@@ -21,4 +22,5 @@ __all__ = [
     "Tensors",
     "load_module_tensors",
     "module_tensors",
+    "why_not_bfloat16",
 ]

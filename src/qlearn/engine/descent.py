@@ -196,7 +196,10 @@ class Descent:
 
 def module_tensors(module: nn.Module, prefix: str) -> dict[str, Tensor]:
     """A copy of the module's parameters and buffers, each name behind `prefix`."""
-    return {f"{prefix}{name}": tensor.detach().clone() for name, tensor in module.state_dict().items()}
+    return {
+        f"{prefix}{name}": tensor.detach().clone(memory_format=torch.contiguous_format)
+        for name, tensor in module.state_dict().items()
+    }
 
 
 def load_module_tensors(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:

@@ -26,6 +26,10 @@ log = logging.getLogger("qlearn")
 KEPT_LIBRARIES = 100  # in the cache, those used last; each takes 1.5 MB
 VERSION = 3  # of how libraries are made
 SMALL = 65_536  # multiplications of a matrix product that is quicker as a loop of its own than as a call of a library
+OPTIONS = {
+    "aot_inductor.precompile_headers": False,  # it takes longer than the two files of a run that would use them
+    "cpp.vec_isa_ok": True,  # the processor is believed; six of its claims would cost a program each
+}
 _told: set[str] = set()
 
 
@@ -177,11 +181,7 @@ def traced(
 
 def compiled(graph: torch.fx.GraphModule, arguments: Sequence[Tensor], made: Path) -> Path:
     """The graph's library, in the file `made`."""
-    options: dict[str, Any] = {
-        "aot_inductor.output_path": str(made),
-        "aot_inductor.precompile_headers": False,  # that takes longer than the two files that would use them
-        "cpp.vec_isa_ok": True,  # the processor is believed; six of its claims would cost a program each
-    }
+    options: dict[str, Any] = {**OPTIONS, "aot_inductor.output_path": str(made)}
     if not any(calls_a_library(node) for node in graph.graph.nodes):
         # Where all is loops, what they leave for one another needs no allocation. Inductor cannot always do that: a
         # view of such memory as an output is C++ that is wrong.

@@ -14,12 +14,13 @@ class Flat:
     """All parameters of a module as one vector, of which they are views.
 
     So the optimiser steps one tensor, the gradient's norm is one reduction, and the copy of a network is one copy.
+    The weights of convolutions lie channels last, as they are quickest.
     """
 
     def __init__(self, module: nn.Module) -> None:
-        self.module = module
+        self.module, self.precision = module, getattr(module, "precision", torch.float32)
         parameters = dict(module.named_parameters())
-        self.vector = torch.cat([p.detach().flatten() for p in parameters.values()])
+        self.vector = torch.cat([channels_last(p.detach()).flatten() for p in parameters.values()])
         self._shapes = {name: p.shape for name, p in parameters.items()}
         self._sizes = [p.numel() for p in parameters.values()]
         self.bind()
@@ -33,7 +34,10 @@ class Flat:
     def named(self, vector: Tensor) -> dict[str, Tensor]:
         """The parameters that a vector holds, by name."""
         parts = zip(self._shapes.items(), torch.split(vector, self._sizes), strict=True)
-        return {name: part.view(shape) for (name, shape), part in parts}
+        return {
+            name: part.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1) if len(shape) == 4 else part.view(shape)
+            for (name, shape), part in parts
+        }
 
     @torch.no_grad()
     def copy_(self, other: "Flat") -> None:
@@ -41,6 +45,11 @@ class Flat:
         self.vector.copy_(other.vector)
         for mine, theirs in zip(self.module.buffers(), other.module.buffers(), strict=True):
             mine.copy_(theirs)
+
+
+def channels_last(weight: Tensor) -> Tensor:
+    """The weight of a convolution `[O, I, H, W]` as `[O, H, W, I]`; any other as it is."""
+    return weight.movedim(1, -1) if weight.ndim == 4 else weight
 
 
 class Pure(nn.Module):
@@ -79,7 +88,8 @@ class Pure(nn.Module):
         """The function where these are the networks' tensors and their random numbers."""
         named = dict(zip(self._names, tensors[len(self.flats) :], strict=True))
         for i, (flat, vector) in enumerate(zip(self.flats, tensors, strict=False)):
-            named |= {f"networks.{i}.{name}": part for name, part in flat.named(vector).items()}
+            weights = flat.named(vector.to(flat.precision))  # all at once
+            named |= {f"networks.{i}.{name}": part for name, part in weights.items()}
         with self._draws.handed_out(*numbers):
             result: Tensor = functional_call(self, named, inputs)
         return result

@@ -8,6 +8,7 @@ observation with reward 0 and no flag set. So nothing is ever reset silently, an
 `done` is the true final one.
 """
 
+from qlearn.envs.atari import find_game
 from qlearn.envs.gym import GymEnvs, close_quietly, episode_seed, import_environments, make_envs, make_gym
 from qlearn.envs.spaces import Encoder, encoder
 
@@ -17,6 +18,7 @@ __all__ = [
     "close_quietly",
     "encoder",
     "episode_seed",
+    "find_game",
     "import_environments",
     "make_envs",
     "make_gym",

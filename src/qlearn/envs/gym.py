@@ -15,7 +15,7 @@ import gymnasium as gym
 import numpy as np
 from gymnasium import error as gym_error
 
-from qlearn.envs import minatar
+from qlearn.envs import atari, minatar
 from qlearn.envs.spaces import encoder
 from qlearn.errors import EnvError, QlearnError, UsageError, nearest
 from qlearn.types import Array
@@ -45,6 +45,11 @@ def make_gym(env_id: str, *, render_mode: str | None = None, **kwargs: Any) -> G
         UsageError: no such environment (the nearest id is named), or arguments that it does not take.
         QlearnError: a package that it needs is not installed (the command that installs it is named).
     """
+    if game := atari.find_game(env_id):
+        try:
+            return atari.make_atari(game, render_mode=render_mode, **kwargs)
+        except RuntimeError as error:
+            raise UsageError(f"{env_id} cannot be made: {_line(error)}") from error
     module, _, name = env_id.rpartition(":")
     import_environments(module)
     if name.startswith("MinAtar/"):
@@ -150,6 +155,7 @@ class GymEnvs:
         )
         self.envs = [make() for _ in range(num_envs)]
         first = self.envs[0]
+        self._atari = [env for env in self.envs if isinstance(env, atari.Atari)]
         self.encoder = encoder(first.observation_space, first.action_space, self.env_id)
         self.space = self.encoder.space
         self._is_float = self.space.dtype.kind == "f"
@@ -182,6 +188,9 @@ class GymEnvs:
 
     def advance(self, action: Array, reward: Array, terminated: Array, done: Array) -> None:
         """A step whose outcome goes into `obs` and into these zeros, `[E]` each."""
+        if self._atari:
+            for env in np.flatnonzero(~self._ended):  # they work side by side
+                self._atari[env].send(action[env])
         for index, choice in enumerate(action + self.encoder.first_action if self.encoder.first_action else action):
             if self._ended[index]:
                 self._start(index)
@@ -194,6 +203,8 @@ class GymEnvs:
             self._observe(index, obs)
             self._ended[index] = done[index] = terminated[index] or truncated
             self._allow(index, info)
+            if info.get("life_lost"):
+                terminated[index] = True  # nothing is bootstrapped from what follows, and the episode goes on
             if not math.isfinite(reward[index]):
                 raise EnvError(f"{self.env_id} returned a reward of {reward[index]} from step()")
 

@@ -50,12 +50,13 @@ class Preset:
 
 def family(env_id: str) -> str:
     """`CartPole` for `CartPole-v1`, `Pong` for `ALE/Pong-v5`."""
-    return re.sub(r"^.*[:/]|-v\d+$", "", env_id)
+    return re.sub(r"^.*[:/]|(NoFrameskip)?-v\d+$", "", env_id)
 
 
 def namespace(env_id: str) -> str:
-    """`ALE` for `ALE/Pong-v5`, nothing for `CartPole-v1`."""
-    return env_id.rpartition(":")[2].rpartition("/")[0]
+    """`ALE` for `ALE/Pong-v5` and for `PongNoFrameskip-v4`, nothing for `CartPole-v1`."""
+    name = env_id.rpartition(":")[2]
+    return "ALE" if name.endswith("NoFrameskip-v4") else name.rpartition("/")[0]
 
 
 DQN = Preset(
@@ -76,6 +77,15 @@ PRESETS: dict[str, Preset] = {
             "the set-up of the tutorial that this project started from",
             "An Easy Intro to Deep Q-Learning (datahubbs.com, 2019)",
             c.INTRO,
+        ),
+        Preset(
+            "nature",
+            "deep Q-learning of Atari from pixels, as it was first done",
+            "Mnih et al. (2015), by their code",
+            {},
+            {"ALE": c.NATURE},
+            base=DQN,
+            published="Atari-49 median 79 % of human, 94 % of the humans of the paper",
         ),
         Preset(
             "tabular",

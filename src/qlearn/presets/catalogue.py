@@ -39,9 +39,9 @@ WIDE: Changes = {
 # What the published agents for Atari have in common; dqn's own values are those of Dopamine (JAX).
 ALE: Changes = {
     "steps": 50_000_000,
-    "env": {"frame_stack": 4},
-    "network": {"torso": "nature", "hidden": (512,)},
-    "replay": {"capacity": 1_000_000, "warmup_steps": 20_000, "n_step": 1, "gamma": 0.99},
+    "env": {"frame_stack": 4, "protocol": "sticky"},
+    "network": {"torso": "auto", "hidden": (512,)},
+    "replay": {"capacity": 1_000_000, "warmup_steps": 20_000, "n_step": 1, "gamma": 0.99, "clip_rewards": True},
     "learner": {
         "batch_size": 32,
         "replay_ratio": 0.25,
@@ -101,6 +101,16 @@ DQN_TUNED: Tuned = {
     },
 }
 
+# The original code's values (google-deepmind/dqn), by its units: periods in agent steps, and RMSProp's constant, 0.01
+# for gradients that are summed over 32 transitions, divided by 32^2 for their mean.
+NATURE: Changes = {
+    "env": {"protocol": "nature"},
+    "replay": {"capacity": 1_000_000, "warmup_steps": 50_000, "n_step": 1, "gamma": 0.99},
+    "learner": {"batch_size": 32, "replay_ratio": 0.25, "target_update_steps": 10_000, "loss": "huber"},
+    "optimizer": {"name": "rmsprop", "learning_rate": 2.5e-4, "epsilon": 0.01 / 32**2},
+    "exploration": {"start": 1.0, "end": 0.1, "decay_steps": 1_000_000},
+}
+
 # Parallel Q-learning without replay. MinAtar's and Atari's settings are purejaxql's; it scales CartPole's reward by a
 # tenth, where ours has the Huber loss. A long trace is for rewards that are alike all along; LunarLander's are not.
 PQN: Changes = {
@@ -134,8 +144,9 @@ PQN_TUNED: Tuned = {
     "ALE": {
         **PUREJAXQL,
         "steps": 50_000_000,
-        "env": {"num_envs": 128, "frame_stack": 4},
-        "network": {"torso": "nature", "hidden": (512,)},
+        "env": {"num_envs": 128, "frame_stack": 4, "protocol": "nature"},
+        "network": {"hidden": (512,)},
+        "replay": {"clip_rewards": True},
         "optimizer": {"learning_rate": 2.5e-4, "end_learning_rate": None, "decay_steps": 0},
         "exploration": {"end": 0.001, "decay_steps": 5_000_000},
     },
@@ -183,12 +194,14 @@ INTRO: Changes = {
 # DQN Zoo's tuned Double DQN, on which its prioritised and the dueling agent build. Not taken over: its shared bias of
 # the last layer, the factor 1/sqrt(2) of the dueling network's gradient, and that it clips errors after weighting them.
 ALE_DOUBLE: Changes = {
+    "env": {"protocol": "nature"},
     "replay": {"warmup_steps": 50_000},
     "learner": {"target_update_steps": 30_000, "loss": "huber"},
     "optimizer": {"name": "rmsprop", "learning_rate": 2.5e-4, "epsilon": 0.01 / 32**2},
     "exploration": {"decay_steps": 1_000_000},
 }
 ALE_DISTRIBUTION: Changes = {
+    "env": {"protocol": "nature"},
     "replay": {"warmup_steps": 50_000},
     "learner": {"target_update_steps": 10_000, "max_grad_norm": 10.0},
     "optimizer": {"learning_rate": 5e-5, "epsilon": 0.01 / 32},
@@ -221,6 +234,7 @@ NSTEP_TUNED: Tuned = {name: {"replay": {"n_step": 3}} for name in ("ALE", "MinAt
 NOISY: Changes = {"network": {"noisy": True}, "exploration": {"kind": "constant", "end": 0.0}}
 NOISY_TUNED: Tuned = {
     "ALE": {
+        "env": {"protocol": "nature"},
         "replay": {"warmup_steps": 50_000},
         "learner": {"target_update_steps": 10_000, "loss": "huber"},
         "optimizer": {"name": "rmsprop", "learning_rate": 2.5e-4, "epsilon": 0.01 / 32**2},
@@ -260,6 +274,7 @@ RAINBOW: Changes = {
 RAINBOW_TUNED: Tuned = {
     "MountainCar": {"replay": {"n_step": 10}},
     "ALE": {
+        "env": {"protocol": "nature"},
         "network": {"noise": 0.1},
         "learner": {"max_grad_norm": 10.0},
         "optimizer": {"learning_rate": 6.25e-5, "epsilon": 0.005 / 32},

@@ -1,0 +1,219 @@
+"""Atari: real games, frame by frame; skipped where ale-py is not installed."""
+
+import json
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+
+from qlearn import presets
+from qlearn.actor import Actor
+from qlearn.build import build
+from qlearn.config import check, override
+from qlearn.envs import make_envs
+from qlearn.envs.atari import PROTOCOLS, Game, find_game, known_games, make_atari, rules_of
+from qlearn.errors import UsageError
+from qlearn.replay import Ring
+from qlearn.types import Array
+
+ale_py = pytest.importorskip("ale_py")
+cv2 = pytest.importorskip("cv2")
+
+ACTIONS = np.random.default_rng(0).integers(0, 4, 400)
+
+
+def played(game: str, actions: Array, *, seed: int = 3, **kwargs: Any) -> tuple[list[Array], list[float], list[int]]:
+    """The frames, rewards and lives of a game until it ends."""
+    found = find_game(game)
+    assert found is not None
+    env = make_atari(found, **kwargs)
+    obs, info = env.reset(seed=seed)
+    frames, rewards, lives = [obs.copy()], [], [info["lives"]]
+    for action in actions:
+        obs, reward, over, cut, info = env.step(int(action))
+        frames.append(obs.copy())
+        rewards.append(reward)
+        lives.append(info["lives"])
+        if over or cut:
+            break
+    return frames, rewards, lives
+
+
+def test_the_ids_of_atari_games_are_known_and_old_ones_are_told_the_new() -> None:
+    assert find_game("ALE/MsPacman-v5") == Game("ms_pacman", "v5")
+    assert find_game("PongNoFrameskip-v4") == Game("pong", "nature")
+    assert find_game("ale_py:ALE/Pong-v5") == Game("pong", "v5")
+    assert find_game("CartPole-v0") is None
+    assert find_game("MinAtar/Breakout-v1") is None
+    with pytest.raises(UsageError, match=r"use ALE/Breakout-v5 --env.obs-type ram$"):
+        find_game("Breakout-ram-v0")
+    with pytest.raises(UsageError, match=r"use ALE/Pong-v5$"):
+        find_game("Pong-v4")
+    with pytest.raises(UsageError, match=r"unknown environment ALE/Pongg-v5.*ALE/Pong-v5"):
+        find_game("ALE/Pongg-v5")
+
+
+def test_every_game_can_be_made_from_pixels_and_from_ram() -> None:
+    assert len(known_games()) > 100
+    gym.register_envs(ale_py)
+    registered = {spec.id for spec in gym.registry.values() if spec.id.startswith("ALE/")}
+    assert {f"ALE/{name}-v5" for name in known_games()} == registered
+    for game in ("Pong", "MsPacman", "Tetris"):
+        for obs_type, shape in (("pixels", (84, 84)), ("ram", (128,))):
+            envs = make_envs(f"ALE/{game}-v5", 1, kwargs={"obs_type": obs_type})
+            assert envs.reset().shape == (1, *shape)
+            assert envs.space.dtype == np.uint8
+
+
+@pytest.mark.parametrize("obs_type", ["pixels", "ram"])
+@pytest.mark.parametrize("protocol", list(PROTOCOLS))
+def test_a_game_is_a_function_of_its_seed_and_its_actions(obs_type: str, protocol: str) -> None:
+    kwargs: dict[str, Any] = {"protocol": protocol, "obs_type": obs_type}
+    one, two = (played("ALE/SpaceInvaders-v5", ACTIONS, **kwargs) for _ in "ab")
+    assert np.array_equal(one[0], two[0])
+    assert one[1:] == two[1:]
+    other = played("ALE/SpaceInvaders-v5", ACTIONS, seed=4, **kwargs)
+    assert len(one[0]) != len(other[0]) or not np.array_equal(one[0], other[0])
+
+
+def test_sticky_actions_are_there_where_the_protocol_says_so() -> None:
+    """Without no-ops, two seeds of a game without sticky actions are one game."""
+    for probability, same in ((0.0, True), (0.25, False)):
+        rules: dict[str, Any] = {"protocol": "sticky", "repeat_action_probability": probability}
+        one, two = (played("ALE/Breakout-v5", ACTIONS, seed=seed, **rules) for seed in (1, 2))
+        assert (len(one[0]) == len(two[0]) and np.array_equal(one[0], two[0])) == same
+
+
+def test_an_action_lasts_four_frames_and_a_game_begins_with_up_to_thirty_no_ops() -> None:
+    found = find_game("ALE/Pong-v5")
+    assert found is not None
+    env, begins = make_atari(found, protocol="nature"), set()
+    for seed in range(60):
+        _, info = env.console._envs.reset(seed=np.array([seed]))  # type: ignore[union-attr]
+        begins.add(int(info["episode_frame_number"][0]))
+    assert min(begins) == 0
+    assert max(begins) in (28, 29, 30)
+    env.step(0)
+    env.console.send(0)
+    frames = env.console._envs.recv()[4]["episode_frame_number"]  # type: ignore[union-attr]
+    assert int(frames[0]) == int(info["episode_frame_number"][0]) + 8
+
+
+def test_preprocessing_is_that_of_gymnasium() -> None:
+    """Frame by frame the same as `AtariPreprocessing` on the emulator without frame skip, no-ops or sticky actions."""
+    gym.register_envs(ale_py)
+    raw = gym.make("ALE/Breakout-v5", frameskip=1, repeat_action_probability=0.0)
+    theirs = gym.wrappers.AtariPreprocessing(raw, noop_max=0, frame_skip=4)
+    rules: dict[str, Any] = {"protocol": "nature", "noop_max": 0}
+    frames, rewards, lives = played("ALE/Breakout-v5", ACTIONS, **rules)
+    obs, info = theirs.reset(seed=0)
+    assert np.array_equal(obs, frames[0])
+    for t, reward in enumerate(rewards):
+        obs, their_reward, over, _, info = theirs.step(int(ACTIONS[t]))
+        assert their_reward == reward
+        assert info["lives"] == lives[t + 1]
+        if not over:  # ALE's vector environment leaves the last two frames of a game as they were
+            assert np.array_equal(obs, frames[t + 1]), t
+
+
+def test_a_life_lost_ends_what_is_bootstrapped_and_not_the_game() -> None:
+    for protocol, deaths in (("nature", 4), ("sticky", 0)):
+        envs = make_envs("ALE/Breakout-v5", 1, kwargs={"protocol": protocol})
+        actor = Actor(envs, lambda obs: torch.zeros(len(obs), 4), np.random.default_rng(0))
+        terminated = done = 0
+        while not done:
+            rows, episodes = actor.rollout(1.0)
+            terminated += int(rows.terminated.sum())
+            done += int(rows.done.sum())
+        assert terminated == deaths + 1  # Breakout has five lives; the last is the game
+        assert episodes[0].length > 100
+
+
+def test_the_cap_truncates_and_is_bootstrapped() -> None:
+    envs = make_envs("ALE/Pong-v5", 1, kwargs={"protocol": "nature", "noop_max": 0, "max_frames": 80})
+    ring = Ring(envs.space, 100, 1, gamma=0.5)
+    actor = Actor(envs, lambda obs: torch.zeros(len(obs), 6), np.random.default_rng(0))
+    rows = [actor.rollout(1.0) for _ in range(30)]
+    for steps, _ in rows:
+        ring.append(steps)
+    ends = [t for t, (steps, _) in enumerate(rows) if steps.done.any()]
+    assert ends[0] == 19  # 80 frames
+    assert not rows[19][0].terminated.any()
+    assert ring.batch(torch.tensor([19])).discount.item() == 0.5
+
+
+def test_stacks_begin_with_nothing_and_learning_clips_rewards() -> None:
+    envs = make_envs("ALE/Pong-v5", 1)
+    ring = Ring(envs.space, 2_000, 1, gamma=0.99, n_step=3, stack=4, clip=True)
+    actor = Actor(envs, lambda obs: torch.zeros(len(obs), 6), np.random.default_rng(0), stack=4)
+    seen, rewards = [], []
+    for _ in range(200):
+        seen.append(actor.seen[0].copy())
+        steps, _ = actor.rollout(1.0)
+        rewards.append(float(steps.reward[0, 0]) * 7)
+        ring.append(steps._replace(reward=steps.reward * 7))
+    batch = ring.batch(torch.arange(100))
+    assert torch.equal(batch.obs, torch.from_numpy(np.stack(seen[:100])))
+    assert not batch.obs[0, :3].any()
+    assert batch.obs[0, 3].any()
+    clipped = np.clip(rewards, -1, 1)
+    assert any(abs(reward) > 1 for reward in rewards[:100])
+    for t in range(100):
+        expected = clipped[t] + 0.99 * clipped[t + 1] + 0.99**2 * clipped[t + 2]
+        assert batch.reward[t].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_games_side_by_side_are_those_alone() -> None:
+    """Three games that work at once give what each gives by itself."""
+    together = make_envs("ALE/Breakout-v5", 3, seed=5)
+    rng, rows = np.random.default_rng(1), []
+    together.reset()
+    actions = rng.integers(0, 4, (60, 3))
+    for action in actions:
+        obs, reward, *_ = together.step(action)
+        rows.append((obs, reward))
+    found = find_game("ALE/Breakout-v5")
+    assert found is not None
+    from qlearn.envs import episode_seed
+
+    for env in range(3):
+        alone = make_atari(found)
+        alone.reset(seed=episode_seed(5, "train", env))
+        for t, action in enumerate(actions[:, env]):
+            obs, points, over, *_ = alone.step(int(action))
+            assert np.array_equal(obs, rows[t][0][env])
+            assert points == rows[t][1][env]
+            if over:
+                break
+
+
+def test_settings_of_games_are_refused_where_they_make_no_sense() -> None:
+    with pytest.raises(UsageError, match=r"env.obs_type is ram, but CartPole-v1 is no Atari game"):
+        build(check(override(presets.get("dqn", "CartPole-v1"), {"env": {"obs_type": "ram"}})))
+    found = find_game("ALE/Pong-v5")
+    assert found is not None
+    with pytest.raises(UsageError, match=r"env.kwargs has frame_skip.*frameskip"):
+        rules_of(found, "nature", {"frame_skip": 2})
+
+
+@pytest.mark.parametrize("preset", [name for name in presets.PRESETS if name not in ("intro", "tabular", "pqn")])
+def test_presets_build_from_pixels(preset: str) -> None:
+    small = {"replay": {"capacity": 1_000}, "runtime": {"compile": "eager", "precision": "fp32"}}
+    parts = build(check(override(presets.get(preset, "ALE/Pong-v5"), small)))
+    assert parts.replay is not None
+    for _ in range(40):
+        parts.replay.append(parts.actor.rollout(0.5)[0])
+    index, weight = parts.replay.sample(8)
+    assert parts.learner.update(index, weight).isfinite().all()  # type: ignore[union-attr, call-arg, arg-type]
+    assert parts.config.replay.clip_rewards
+    assert parts.config.env.protocol in PROTOCOLS
+    parts.envs.close()
+
+
+def test_from_ram_the_network_is_an_mlp() -> None:
+    changes = {"env": {"obs_type": "ram"}, "replay": {"capacity": 1_000}}
+    parts = build(check(override(presets.get("dqn", "ALE/Breakout-v5"), changes)))
+    assert not any(isinstance(module, torch.nn.Conv2d) for module in parts.learner.online.modules())
+    assert json.loads(parts.config.env.kwargs) == {}
