@@ -15,9 +15,9 @@ SOURCE = ROOT / "src" / "qlearn"
 
 # Each room may import those before it.
 ORDER = [
-    "errors", "types", "values", "exploration", "draws", "torsos", "networks", "engine", "replay", "prioritized", "envs",
-    "actor", "dqn", "pqn", "tabular", "config", "presets", "scores", "evaluate", "agent", "build", "cohort", "runs", "play",
-    "api", "cli",
+    "errors", "types", "values", "exploration", "draws", "torsos", "networks", "engine", "replay", "prioritized",
+    "envs", "actor", "dqn", "pqn", "tabular", "config", "presets", "scores", "atari57", "evaluate", "agent", "build",
+    "cohort", "runs", "play", "api", "cli",
 ]  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """Atari: real games, frame by frame; skipped where ale-py is not installed."""
 
+import csv
 import json
+from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
@@ -8,14 +10,19 @@ import numpy as np
 import pytest
 import torch
 
+import qlearn
 from qlearn import presets
 from qlearn.actor import Actor
+from qlearn.atari57 import Reference, games, human_normalized
 from qlearn.build import build
 from qlearn.config import check, override
 from qlearn.envs import make_envs
 from qlearn.envs.atari import PROTOCOLS, Game, find_game, known_games, make_atari, rules_of
 from qlearn.errors import UsageError
+from qlearn.evaluate import evaluate
 from qlearn.replay import Ring
+from qlearn.runs import results, suite
+from qlearn.scores import iqm
 from qlearn.types import Array
 
 ale_py = pytest.importorskip("ale_py")
@@ -217,3 +224,95 @@ def test_from_ram_the_network_is_an_mlp() -> None:
     parts = build(check(override(presets.get("dqn", "ALE/Breakout-v5"), changes)))
     assert not any(isinstance(module, torch.nn.Conv2d) for module in parts.learner.online.modules())
     assert json.loads(parts.config.env.kwargs) == {}
+
+
+# Scores
+
+PUBLISHED = {  # column: games, median, mean with 0 for Video Pinball's random score, mean with 16,256.9; in percent
+    "dqn_c51paper": (57, 79.1, 227.7, 432.6),
+    "double_dqn_tuned": (57, 117.8, 307.1, 641.5),
+    "dueling": (57, 151.4, 372.9, 465.1),
+    "prior_dueling_ddqn": (57, 172.1, 591.9, 1119.9),
+    "c51": (57, 177.7, 701.1, 1767.3),
+    "qr_dqn_0": (57, 199.2, 881.1, 1663.8),
+    "qr_dqn": (57, 210.7, 915.2, 1702.3),
+    "apex_dqn": (57, 434.1, 1694.9, 2321.3),
+    "agent57": (57, 1933.5, 4766.2, 5881.3),
+}
+
+
+def normalized(column: str, reference: Reference) -> list[float]:
+    with (Path(__file__).parent / "fixtures" / "atari57.csv").open() as file:
+        scores = {row["game"]: float(row[column]) for row in csv.DictReader(file) if row[column]}
+    found = [human_normalized(game, score, reference) for game, score in scores.items()]
+    return [100 * score for score in found if score is not None]
+
+
+@pytest.mark.parametrize("column", PUBLISHED)
+def test_the_published_aggregates_come_out_to_the_digit(column: str) -> None:
+    games, median, mean, mean_of_16256 = PUBLISHED[column]
+    scores = normalized(column, "modern")
+    assert len(scores) == games
+    assert round(float(np.median(scores)), 1) == median
+    assert round(float(np.mean(scores)), 1) == mean
+    assert round(float(np.mean(normalized(column, "modern-16256.9"))), 1) == mean_of_16256
+
+
+def test_natures_own_humans_are_others() -> None:
+    own, modern = normalized("dqn_nature", "nature"), normalized("dqn_nature", "modern")
+    assert sum(score >= 75 for score in own) == 29  # the paper's claim
+    assert round(float(np.median(own)), 1) == 93.5
+    assert round(float(np.median(modern)), 1) == 79.3
+    assert sum(score > 100 for score in modern) == 22
+
+
+def test_the_subsets_are_games_of_the_57() -> None:
+    assert [len(games(name)) for name in ("atari5", "atari10", "atari57", "Pong")] == [5, 10, 57, 0]
+    assert set(games("atari10")) <= set(games("atari57"))
+    assert set(games("atari57")) <= set(known_games().values())
+
+
+def test_an_evaluation_plays_full_games_and_says_how(tmp_path: Path) -> None:
+    run = qlearn.train(
+        "ALE/Breakout-v5",
+        preset="nature",
+        run_dir=tmp_path / "run",
+        progress=False,
+        steps=120,
+        env={"obs_type": "ram"},
+        replay={"warmup_steps": 100, "capacity": 1_000},
+    )
+    told = qlearn.evaluate(run.path, episodes=2).summary()
+    assert told["protocol"]["epsilon"] == 0.05
+    assert told["protocol"]["atari"]["obs_type"] == "ram"
+    assert told["protocol"]["atari"]["repeat_action_probability"] == 0.0
+    assert told["human_normalized"] == pytest.approx((told["mean"] - 1.7) / (30.5 - 1.7))
+    assert told["episodes"] == 2
+
+
+def test_a_policy_that_never_fires_is_cut_and_that_is_said() -> None:
+    envs = make_envs("ALE/Breakout-v5", 2, kwargs={"protocol": "nature", "max_frames": 400})
+    limit = rules_of(Game("breakout", "v5"), "nature", {"max_frames": 400}).steps
+    told = evaluate(lambda obs: torch.tensor([[1.0, 0, 0, 0]] * len(obs)), envs, 2, env_id="b", limit=limit)
+    assert told.protocol["episodes_cut"] == 2
+    assert told.returns == [0.0, 0.0]
+
+
+def test_a_suite_of_atari5_is_of_five_games_and_is_put_beside_humans(tmp_path: Path) -> None:
+    file = tmp_path / "five.toml"
+    file.write_text('[[runs]]\nenv = "atari5"\npresets = ["nature"]\nseeds = 2\nset.replay.capacity = 1000\n')
+    plan = suite.read(file, tmp_path)
+    assert len(plan.items) == 10
+    assert {item.config.env.id for item in plan.items} == {
+        "ALE/BattleZone-v5", "ALE/DoubleDunk-v5", "ALE/NameThisGame-v5", "ALE/Phoenix-v5", "ALE/Qbert-v5",
+    }  # fmt: skip
+    rows = [
+        {"label": "a", "env": env, "evaluation": {"human_normalized": score}}
+        for env, scores in {"x": (1.0, 2.0), "y": (4.0, 4.0), "z": (0.0, 1.0)}.items()
+        for score in scores
+    ]
+    (line,) = results.beside_humans([*rows, {"label": "a", "env": "CartPole-v1", "evaluation": {}}])
+    assert (line["games"], line["runs"], line["median"]) == (3, 6, 1.5)
+    assert line["mean"] == pytest.approx(6 / 3)
+    assert line["iqm"] == pytest.approx(float(iqm(np.array([1.0, 2, 4, 4, 0, 1]))))
+    assert line["ci95_low"] <= line["iqm"] <= line["ci95_high"]

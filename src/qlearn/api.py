@@ -1,15 +1,16 @@
 """The library's few calls, as they are made from Python."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from qlearn import presets, runs
 from qlearn.agent import Agent
-from qlearn.build import MakeNetwork, build_envs, with_custom_network
+from qlearn.build import MakeNetwork, build_envs, build_rules, with_custom_network
 from qlearn.config import check, override
 from qlearn.errors import UsageError
-from qlearn.evaluate import Evaluation
+from qlearn.evaluate import MAX_EPISODE_STEPS, Evaluation
 from qlearn.evaluate import evaluate as run_evaluation
 from qlearn.runs.directory import trusted_config
 from qlearn.runs.display import Silent, Terminal
@@ -78,21 +79,30 @@ def evaluate(
     episodes: int = 100,
     seed: int = 0,
     num_envs: int = 10,
+    epsilon: float | None = None,
     network: MakeNetwork | None = None,
 ) -> Evaluation:
     """Play whole episodes with the greedy policy of a run, from reset seeds that training did not use.
+
+    Atari games are played to their end, lives and all, under the run's protocol.
 
     Args:
         run: the run directory.
         episodes: how many.
         seed: of their starts.
-        num_envs: environments that share the work; the returns do not depend on it.
+        num_envs: environments that share the work; the returns of a greedy policy do not depend on it.
+        epsilon: probability of a random action; by default the protocol's of an Atari game, else 0.
         network: the network of a run that has one of your own.
     """
     for name, value in {"episodes": episodes, "num_envs": num_envs}.items():
         if value < 1:
             raise UsageError(f"{name} is {value}; it must be at least 1")
+    if epsilon is not None and not 0 <= epsilon <= 1:
+        raise UsageError(f"epsilon is {epsilon}; it must be from 0 to 1")
     config, agent = trusted_config(Path(run)), load(run, network=network)
+    played = build_rules(config)
+    if epsilon is None:
+        epsilon = played[1].epsilon if played else 0.0
     envs = build_envs(config, min(num_envs, episodes), seed=seed, stream="evaluate")
     try:
         return run_evaluation(
@@ -100,9 +110,13 @@ def evaluate(
             envs,
             episodes,
             env_id=config.env.id,
+            epsilon=epsilon,
             stack=config.env.frame_stack,
+            limit=played[1].steps if played else MAX_EPISODE_STEPS,
+            game=played[0].rom if played else "",
             protocol={
-                "policy": "greedy",
+                "policy": "epsilon-greedy" if epsilon else "greedy",
+                **({"atari": {"obs_type": config.env.obs_type, **dataclasses.asdict(played[1])}} if played else {}),
                 "network": "in evaluation mode: no noise, evenly spaced quantile levels",
                 "seed": seed,
                 "starts": "reset seeds that training did not use",

@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from qlearn.actor import Actor
+from qlearn.atari57 import human_normalized, references
 from qlearn.scores import mean_interval
 from qlearn.types import Envs, Episode
 
@@ -21,9 +22,13 @@ class Evaluation:
     env_id: str
     returns: list[float]
     protocol: dict[str, Any]
+    game: str = ""  # of Atari, by its ROM's name
 
     def summary(self) -> dict[str, Any]:
-        """The object that `qlearn evaluate --json` prints; ci is the 95 % interval of the mean over episodes."""
+        """The object that `qlearn evaluate --json` prints; ci is the 95 % interval of the mean over episodes.
+
+        Of an Atari game it has the human-normalised mean too, and what a random player and a human score.
+        """
         returns = np.asarray(self.returns)
         low, high = mean_interval(returns)
         return {
@@ -36,7 +41,15 @@ class Evaluation:
             "ci_high": high,
             "returns": self.returns,
             "protocol": self.protocol,
+            **self._beside_humans(float(returns.mean())),
         }
+
+    def _beside_humans(self, mean: float) -> dict[str, Any]:
+        normalized = human_normalized(self.game, mean)
+        if normalized is None:
+            return {}
+        random, human = references()[self.game]
+        return {"human_normalized": normalized, "random_score": random, "human_score": human}
 
 
 def evaluate(
@@ -48,7 +61,9 @@ def evaluate(
     epsilon: float = 0.0,
     rng: np.random.Generator | None = None,
     stack: int = 1,
+    limit: int = MAX_EPISODE_STEPS,
     protocol: dict[str, Any] | None = None,
+    game: str = "",
 ) -> Evaluation:
     """Play `episodes` whole episodes, greedily but for epsilon.
 
@@ -63,7 +78,9 @@ def evaluate(
         epsilon: probability of a random action, drawn from `rng`.
         rng: by default one with seed 0.
         stack: observations that the network sees at once.
+        limit: steps after which an episode is cut, or counts as cut by the environment's own limit.
         protocol: what else the record should say.
+        game: the ROM's name of an Atari game.
     """
     actor = Actor(envs, q_values, rng or np.random.default_rng(0), stack=stack, limit=MAX_EPISODE_STEPS)
     number = np.arange(envs.num_envs)  # of the episode that each environment plays
@@ -73,6 +90,6 @@ def evaluate(
             if number[episode.env] < episodes:
                 finished[int(number[episode.env])] = episode
             number[episode.env] += envs.num_envs
-    cut = sum(episode.length >= MAX_EPISODE_STEPS for episode in finished.values())
-    record = {"epsilon": epsilon, "max_episode_steps": MAX_EPISODE_STEPS, "episodes_cut": cut, **(protocol or {})}
-    return Evaluation(env_id, [finished[n].episode_return for n in range(episodes)], record)
+    cut = sum(episode.length >= limit for episode in finished.values())
+    record = {"epsilon": epsilon, "max_episode_steps": limit, "episodes_cut": cut, **(protocol or {})}
+    return Evaluation(env_id, [finished[n].episode_return for n in range(episodes)], record, game)

@@ -14,7 +14,7 @@ from qlearn import tabular
 from qlearn.config import Config
 from qlearn.config.records import EnvConfig
 from qlearn.engine import Adam, CenteredRMSProp, Mode, Optimizer, RAdam, why_not_bfloat16
-from qlearn.envs import Encoder, GymEnvs, find_game, make_envs
+from qlearn.envs import Encoder, Game, GymEnvs, Rules, find_game, make_envs, rules_of
 from qlearn.errors import UsageError
 from qlearn.exploration import Ladder, Linear
 from qlearn.networks import Custom, Encode, QNetwork, make_head
@@ -95,6 +95,12 @@ def build_envs(
         kwargs=given,
         **kwargs,
     )
+
+
+def build_rules(config: Config) -> tuple[Game, Rules] | None:
+    """The game, and how it is played; None where the environment is no Atari game."""
+    game = find_game(config.env.id)
+    return None if game is None else (game, rules_of(game, config.env.protocol, json.loads(config.env.kwargs)))
 
 
 def build_ring(config: Config, space: Space) -> Ring:

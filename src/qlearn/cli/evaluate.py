@@ -24,6 +24,8 @@ class Arguments:
     """How many."""
     seed: int = 0
     """Seed of the episodes' starts."""
+    epsilon: float | None = None
+    """Probability of a random action; by default that of the protocol of an Atari game, else 0."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object, with every return."""
     module: str | None = None
@@ -36,15 +38,23 @@ def main(argv: list[str]) -> int:
     import_environments(arguments.module)
     if arguments.episodes < 1:
         raise UsageError(f"--episodes is {arguments.episodes}; it must be at least 1")
-    result = qlearn.evaluate(arguments.run, episodes=arguments.episodes, seed=arguments.seed).summary()
+    result = qlearn.evaluate(
+        arguments.run, episodes=arguments.episodes, seed=arguments.seed, epsilon=arguments.epsilon
+    ).summary()
     if arguments.json:
         print(json.dumps(result))
         return 0
     print(
         f"{result['env_id']}: mean return {text(result['mean'])} over {result['episodes']} episodes "
         f"(95 % interval {text(result['ci_low'])} to {text(result['ci_high'])}), "
-        f"standard deviation {text(result['std'])}, median {text(result['median'])}; greedy policy"
+        f"standard deviation {text(result['std'])}, median {text(result['median'])}; "
+        f"{'greedy policy' if not (epsilon := result['protocol']['epsilon']) else f'epsilon {epsilon:g}'}"
     )
+    if "human_normalized" in result:
+        print(
+            f"{result['human_normalized']:.0%} of human: a random player scores {text(result['random_score'])}, "
+            f"a human {text(result['human_score'])}"
+        )
     if cut := result["protocol"]["episodes_cut"]:
         print(f"{cut} of them did not end by themselves and were cut")
     return 0

@@ -57,16 +57,35 @@ def _report(out: Path) -> None:
         return
     console = Console(highlight=False)
     for env, lines in groupby(results.aggregate(rows), key=lambda line: line["env"]):
-        table = Table(title=env, title_justify="left", title_style="bold", box=None, pad_edge=False)
-        table.add_column("preset")
-        for column in ("seeds", "IQM", "95 % interval", "mean", "worst seed", "median seconds"):
-            table.add_column(column, justify="right")
+        table = _table(env, "seeds", "IQM", "95 % interval", "mean", "worst seed", "median seconds")
         for line in lines:
             numbers = (text(line[name]) for name in ("mean", "worst_seed"))
             interval = f"{text(line['ci95_low'])} to {text(line['ci95_high'])}"
             seconds = f"{line['median_wall_seconds']:.0f}"
             table.add_row(line["label"], str(line["seeds"]), text(line["iqm"]), interval, *numbers, seconds)
         console.print(table, "")
+    if humans := results.beside_humans(rows):
+        table = Table(
+            title="Human-normalised scores", title_justify="left", title_style="bold", box=None, pad_edge=False
+        )
+        table.add_column("preset")
+        for column in ("games", "runs", "IQM", "95 % interval", "median", "mean"):
+            table.add_column(column, justify="right")
+        for line in humans:
+            iqm, low, high, median, mean = (
+                f"{line[k]:.2f}" for k in ("iqm", "ci95_low", "ci95_high", "median", "mean")
+            )
+            table.add_row(line["label"], str(line["games"]), str(line["runs"]), iqm, f"{low} to {high}", median, mean)
+        console.print(table, "")
     print(f"Results  {out / results.RESULTS}")
     runs.plot([out], out / results.FIGURE)
     print(f"Figure   {out / results.FIGURE}")
+
+
+def _table(title: str, *columns: str) -> Table:
+    """An empty table of presets, with these columns of numbers."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    table.add_column("preset")
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table

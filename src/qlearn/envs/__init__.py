@@ -8,18 +8,22 @@ observation with reward 0 and no flag set. So nothing is ever reset silently, an
 `done` is the true final one.
 """
 
-from qlearn.envs.atari import find_game
+from qlearn.envs.atari import Game, Rules, find_game, known_games, rules_of
 from qlearn.envs.gym import GymEnvs, close_quietly, episode_seed, import_environments, make_envs, make_gym
 from qlearn.envs.spaces import Encoder, encoder
 
 __all__ = [
     "Encoder",
+    "Game",
     "GymEnvs",
+    "Rules",
     "close_quietly",
     "encoder",
     "episode_seed",
     "find_game",
     "import_environments",
+    "known_games",
     "make_envs",
     "make_gym",
+    "rules_of",
 ]

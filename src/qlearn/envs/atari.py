@@ -52,6 +52,11 @@ class Rules:
     max_frames: int = 108_000
     """Frames after which an episode is truncated: half an hour."""
 
+    @property
+    def steps(self) -> int:
+        """Of the agent until then, at least."""
+        return (self.max_frames - self.noop_max) // self.frameskip
+
 
 PROTOCOLS: Mapping[str, Rules] = {
     # Mnih et al. (2015), with the longer cap of all who came after it.

@@ -49,7 +49,7 @@ def read(path: Path) -> list[Row]:
 def write(path: Path, header: dict[str, Any], rows: Sequence[Row]) -> None:
     """Replace the results of the suite in `path`: the header, what is said of the rows together, the rows."""
     bare = [{k: v for k, v in row.items() if k != "score"} for row in rows]
-    data = {**header, "aggregate": aggregate(rows), "rows": bare}
+    data = {**header, "aggregate": aggregate(rows), "human_normalized": beside_humans(rows), "rows": bare}
     replace_file(path / RESULTS, json.dumps(data, indent=1).encode() + b"\n")
 
 
@@ -105,6 +105,36 @@ def aggregate(rows: Sequence[Row]) -> list[dict[str, Any]]:
             }
         )
     return sorted(lines, key=lambda line: (line["env"], -line["iqm"], line["label"]))
+
+
+def beside_humans(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """A line for each label that has Atari games: the human-normalised scores of all its games and seeds together.
+
+    iqm is over games and seeds, its interval a bootstrap over the seeds of each game; median and mean are over the
+    games' means.
+    """
+    found: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for each in rows:
+        if "human_normalized" in each["evaluation"]:
+            found[each["label"]][each["env"]].append(float(each["evaluation"]["human_normalized"]))
+    lines = []
+    for label, games in found.items():
+        strata = [np.array(scores) for scores in games.values()]
+        low, high = bootstrap_interval(strata)
+        means = np.array([scores.mean() for scores in strata])
+        lines.append(
+            {
+                "label": label,
+                "games": len(games),
+                "runs": sum(map(len, strata)),
+                "iqm": float(iqm(np.concatenate(strata))),
+                "ci95_low": float(low),
+                "ci95_high": float(high),
+                "median": float(np.median(means)),
+                "mean": float(means.mean()),
+            }
+        )
+    return sorted(lines, key=lambda line: (-line["iqm"], line["label"]))
 
 
 def machine() -> dict[str, Any]:

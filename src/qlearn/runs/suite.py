@@ -24,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from qlearn import presets
+from qlearn.atari57 import games
 from qlearn.build import build
 from qlearn.config import Config, check, flatten, override
+from qlearn.envs import known_games
 from qlearn.errors import QlearnError, RunError, UsageError, nearest
 from qlearn.runs import checkpoint, directory, session
 from qlearn.runs.display import Display
@@ -102,7 +104,7 @@ def read(file: Path, out: Path | None = None) -> Suite:
         where = f"{file}{line}: [[runs]] number {number}"
         if not isinstance(block, dict):
             raise UsageError(f"{where} is {block!r}; it must be a table")
-        for turn, item in _items(where, block, out):
+        for turn, item in (pair for one in _each_game(block) for pair in _items(where, one, out)):
             if item.path in places:
                 raise UsageError(
                     f"{where}: {item.path.name} of {item.config.env.id} is in {places[item.path]} too; "
@@ -112,6 +114,12 @@ def read(file: Path, out: Path | None = None) -> Suite:
             found.append((turn, item))
     # The first seed of everything comes first, so that a suite that has only begun says something of all of it.
     return Suite(file, text, name, out, episodes, tuple(item for _, item in sorted(found, key=lambda pair: pair[0])))
+
+
+def _each_game(block: dict[str, Any]) -> list[dict[str, Any]]:
+    """The block, or one for each game where its `env` is `atari5`, `atari10` or `atari57`."""
+    names = {rom: name for name, rom in known_games().items()} if (roms := games(str(block.get("env")))) else {}
+    return [{**block, "env": f"ALE/{names[rom]}-v5"} for rom in roms] or [block]
 
 
 def _check_keys(where: str, table: Mapping[str, Any], known: Mapping[str, tuple[Any, str]]) -> None:
