@@ -178,3 +178,70 @@ def test_append_counts_transitions_not_rows() -> None:
 
     assert [ring.append(row(done)) for done in (False, True, False, False)] == [1, 1, 0, 1]
     assert ring.fill == 0.4
+
+
+# Observations kept compressed
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    num_envs=st.integers(1, 3),
+    n_step=st.integers(1, 4),
+    stack=st.integers(1, 4),
+    rows=st.integers(12, 30),
+    turns=st.integers(8, 90),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_a_ring_that_compresses_equals_one_that_does_not(
+    num_envs: int, n_step: int, stack: int, rows: int, turns: int, seed: int
+) -> None:
+    """For every transition, whole or around the end of the ring, and after a checkpoint."""
+    pytest.importorskip("lz4.block")
+    rng, space = np.random.default_rng(seed), Space((5, 4), np.dtype(np.uint8), 3)
+    options: dict[str, Any] = {"n_step": n_step, "gamma": 0.9, "stack": stack}
+    plain, packed, again = (
+        Ring(space, rows * num_envs, num_envs, **options, compress=compress) for compress in (0, 7, 7)
+    )
+    ended = np.zeros(num_envs, np.bool_)
+    for _ in range(turns):
+        done = (rng.random(num_envs) < 0.2) & ~ended
+        steps = Steps(
+            rng.integers(0, 256, (1, num_envs, 5, 4), dtype=np.uint8),
+            rng.integers(0, 3, (1, num_envs)),
+            rng.normal(size=(1, num_envs)),
+            (done & (rng.random(num_envs) < 0.5))[None],
+            done[None],
+        )
+        ended = done
+        assert plain.append(steps) == packed.append(steps)
+    arrays, state = packed.state()
+    again.restore(arrays, state)
+    starts = np.array([row % rows * num_envs + env for row in plain.starts for env in range(num_envs)], np.int64)
+    for part in np.array_split(starts, -(-len(starts) // 7)) if len(starts) else ():
+        index = torch.from_numpy(part)
+        expected = plain.batch(index)
+        for ring in (packed, again):
+            ring.prepare(index)
+            found = ring.batch(index)
+            for name in ("obs", "action", "reward", "discount", "next_obs"):
+                assert torch.equal(getattr(found, name), getattr(expected, name)), name
+
+
+def test_compressed_observations_of_another_ring_or_damaged_ones_are_refused() -> None:
+    pytest.importorskip("lz4.block")
+    space = Space((5, 4), np.dtype(np.uint8), 3)
+    ring = Ring(space, 20, 1, compress=4)
+    for _ in range(6):
+        zeros = np.zeros((1, 1))
+        ring.append(Steps(np.zeros((1, 1, 5, 4), np.uint8), zeros, zeros, zeros, zeros))
+    arrays, state = ring.state()
+    for change in (
+        {"packed": arrays["packed"][:-1]},
+        {"sizes": arrays["sizes"] - 1},
+        {"sizes": arrays["sizes"][:-1]},
+        {"packed": np.full_like(arrays["packed"], 255)},
+    ):
+        with pytest.raises(ValueError, match="packed observation"):
+            Ring(space, 20, 1, compress=4).restore({**arrays, **change}, state)
+    with pytest.raises(ValueError, match="there is room for 8"):
+        ring.prepare(torch.arange(20).repeat(2))

@@ -207,6 +207,7 @@ class Learner:
             NotFiniteError: the loss or the gradient is NaN or infinite; the network is as it was before.
         """
         self._index = index
+        self.ring.prepare(index)
         return self.descent.step(weight, index, suspects=self._suspects)
 
     def took(self, gradient: Gradient, index: Tensor, error: Tensor) -> None:

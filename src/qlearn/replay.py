@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from qlearn.frames import Frames
 from qlearn.types import Array, Batch, Space, Steps
 
 
@@ -26,6 +27,13 @@ class Storage:
     done: Tensor  # [N] bool
     final: Tensor  # [N] bool: this row only holds the final observation of an episode
     mask: Tensor | None = None  # [N, A] bool: the actions allowed at obs; None where all always are
+    place: Tensor | None = (
+        None  # [N] int32: where in obs a row's observation is, of those that are there; None: its row
+    )
+
+    def frames(self, index: Tensor) -> Tensor:
+        """The observations at rows `[B]`."""
+        return self.obs[index if self.place is None else self.place[index]]
 
     def columns(self) -> dict[str, Tensor]:
         """The tensors by name."""
@@ -37,15 +45,15 @@ def stacked(storage: Storage, index: Tensor, stride: int, stack: int) -> Tensor:
 
     Frames from before the episode's start are zeros. `stack = 1` adds no axis.
     """
-    frames, row = [storage.obs[index]], index
+    frames, row = [storage.frames(index)], index
     if stack == 1:
         return frames[0]
     same = torch.ones_like(index, dtype=torch.bool)
     for _ in range(stack - 1):
-        row = (row - stride) % len(storage.obs)
+        row = (row - stride) % len(storage.action)
         same = same & ~storage.final[row]
         shape = (-1, *[1] * (storage.obs.ndim - 1))
-        frames.append(storage.obs[row] * same.view(shape))
+        frames.append(storage.frames(row) * same.view(shape))
     if frames[0].ndim == 3:  # images: as convolutions want them, channels last
         return torch.stack(frames[::-1], -1).movedim(-1, 1)
     return torch.stack(frames[::-1], 1)
@@ -68,13 +76,13 @@ def gather(
     reward = rewards(row)
     discount = gamma * (~storage.terminated[row]).to(reward.dtype)
     going = ~storage.done[row] if n_step > 1 else None
-    following = (row + stride) % len(storage.obs)
+    following = (row + stride) % len(storage.action)
     for _ in range(n_step - 1):
         assert going is not None
         row = torch.where(going, following, row)
         reward = torch.where(going, reward + discount * rewards(row), reward)
         discount = torch.where(going, discount * gamma * ~storage.terminated[row], discount)
-        following = torch.where(going, (row + stride) % len(storage.obs), following)
+        following = torch.where(going, (row + stride) % len(storage.action), following)
         going = going & ~storage.done[row]
     return Batch(
         obs=stacked(storage, index, stride, stack),
@@ -98,6 +106,8 @@ class Ring:
         gamma: discount per step.
         stack: observations that a network sees at once.
         clip: whether rewards are cut to [-1, 1] when they are learned from.
+        compress: keep observations compressed, with room to unpack those of so many transitions at a time, for which
+            `prepare` comes before `batch`; 0 keeps them as they are.
     """
 
     def __init__(
@@ -110,12 +120,13 @@ class Ring:
         gamma: float = 0.99,
         stack: int = 1,
         clip: bool = False,
+        compress: int = 0,
     ) -> None:
         self.num_envs, self.n_step, self.gamma, self.stack, self.clip = num_envs, n_step, gamma, stack, clip
         self.rows = capacity // num_envs
         self.written = 0  # rows ever written by each environment
         shapes: dict[str, tuple[tuple[int, ...], Any]] = {
-            "obs": (space.shape, space.dtype),
+            **({} if compress else {"obs": (space.shape, space.dtype)}),
             "action": ((), np.int64),
             "reward": ((), np.float32),
             "terminated": ((), np.bool_),
@@ -127,7 +138,10 @@ class Ring:
         # written; torch gathers. Both look at the same memory.
         self.columns = {k: np.zeros((self.rows, num_envs, *s), d) for k, (s, d) in shapes.items()}
         self.columns["final"][-1] = True  # so that the first row ever has nothing before it
-        self.storage = Storage(**{k: torch.from_numpy(v).flatten(0, 1) for k, v in self.columns.items()})
+        room = 2 * compress * stack
+        self.frames = Frames(self.rows * num_envs, space.shape, space.dtype, room) if compress else None
+        apart = {} if self.frames is None else {"obs": self.frames.unpacked, "place": self.frames.place}
+        self.storage = Storage(**apart, **{k: torch.from_numpy(v).flatten(0, 1) for k, v in self.columns.items()})
         self.final = self.storage.final.numpy()  # [N]
 
     def move(self, columns: dict[str, Array]) -> None:
@@ -147,6 +161,9 @@ class Ring:
             for name, column in self.columns.items():
                 if name != "final":
                     column[row] = getattr(steps, name)[t]
+            if self.frames is not None:
+                for env in range(self.num_envs):
+                    self.frames[row * self.num_envs + env] = steps.obs[t, env]
             self.written += 1
             transitions += self.num_envs - int(np.count_nonzero(final))
         return transitions
@@ -181,10 +198,20 @@ class Ring:
         """The part of the capacity in use, 0 to 1."""
         return min(self.written, self.rows) / self.rows
 
+    def prepare(self, index: Tensor) -> None:
+        """Have at hand what `batch(index)` needs: observations that are kept compressed are unpacked."""
+        if self.frames is None:
+            return
+        row, stride, count = index.numpy(), self.num_envs, self.rows * self.num_envs
+        for _ in range(self.n_step - 1):
+            row = np.where(self.columns["done"].reshape(-1)[row], row, (row + stride) % count)
+        ends = np.concatenate([index.numpy(), (row + stride) % count])
+        self.frames.unpack((ends[:, None] - np.arange(self.stack) * stride) % count)
+
     def batch(self, index: Tensor, *columns: Tensor) -> Batch:
         """The transitions that start at `index` `[B]`; of other columns than its own where these are given."""
         return gather(
-            Storage(*columns) if columns else self.storage,
+            Storage(**dict(zip(self.storage.columns(), columns, strict=True))) if columns else self.storage,
             index,
             stride=self.num_envs,
             n_step=self.n_step,
@@ -196,7 +223,8 @@ class Ring:
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """What a checkpoint keeps: the rows in use, and the counter."""
         used = min(self.written, self.rows)
-        return {name: column[:used] for name, column in self.columns.items()}, {"written": self.written}
+        packed = {} if self.frames is None else self.frames.state(used * self.num_envs)
+        return packed | {name: column[:used] for name, column in self.columns.items()}, {"written": self.written}
 
     def restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:
         """Take back what `state` gave, into a ring of the same shape.
@@ -211,6 +239,10 @@ class Ring:
             if written < 0 or array.shape != column[:used].shape or array.dtype != column.dtype:
                 raise ValueError(f"replay column {name} is {array.shape} {array.dtype} of {written} rows")
             column[:used] = array
+        if self.frames is not None:
+            if len(arrays["sizes"]) != used * self.num_envs:
+                raise ValueError(f"packed observations of {len(arrays['sizes'])} rows, not {used * self.num_envs}")
+            self.frames.restore(arrays["packed"], arrays["sizes"])
         if used and self.columns["final"][:used].all():
             raise ValueError("the replay holds no transition")
         self.written = written

@@ -115,6 +115,7 @@ def build_ring(config: Config, space: Space) -> Ring:
             gamma=replay.gamma,
             stack=config.env.frame_stack,
             clip=replay.clip_rewards,
+            compress=config.learner.batch_size if replay.compress else 0,
         )
     except (MemoryError, ValueError, OverflowError) as error:
         raise UsageError(f"replay.capacity is {replay.capacity:,}: so many rows do not fit in memory") from error

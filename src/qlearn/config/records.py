@@ -119,6 +119,8 @@ class ReplayConfig:
     """Discount per step."""
     clip_rewards: Switch = False
     """Learn from rewards cut to [-1, 1]; what is reported are the environment's own."""
+    compress: Switch = False
+    """Keep observations compressed (LZ4), each by itself: those of Atari take a tenth of the memory and less."""
     prioritized: Switch = False
     """Sample a transition in proportion to its last error (Schaul et al. 2016)."""
     priority_exponent: Share | None = None
