@@ -1,6 +1,7 @@
 """The ring against brute force: every transition that it makes is one that the scripted environments played."""
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 import pytest

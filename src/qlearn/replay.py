@@ -27,9 +27,7 @@ class Storage:
     done: Tensor  # [N] bool
     final: Tensor  # [N] bool: this row only holds the final observation of an episode
     mask: Tensor | None = None  # [N, A] bool: the actions allowed at obs; None where all always are
-    place: Tensor | None = (
-        None  # [N] int32: where in obs a row's observation is, of those that are there; None: its row
-    )
+    place: Tensor | None = None  # [N] int32: where a row's observation is in obs, if it is there; None: at its row
 
     def frames(self, index: Tensor) -> Tensor:
         """The observations at rows `[B]`."""

@@ -51,6 +51,7 @@ ALE: Changes = {
     },
     "optimizer": {"learning_rate": 6.25e-5, "end_learning_rate": None, "decay_steps": 0, "epsilon": 1.5e-4},
     "exploration": {"start": 1.0, "end": 0.01, "decay_steps": 250_000},
+    "runtime": {"log_steps": 10_000, "checkpoint_steps": 250_000},
 }
 
 # The original DQN of Young & Tian (2019) with Adam in the place of its RMSProp, whose epsilon is outside the root.

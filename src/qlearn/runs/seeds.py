@@ -28,7 +28,7 @@ def start_seeds(config: Config, count: int, *, command: str = "", board: Board |
         Interrupted: the user stopped them; they are saved.
     """
     if not can_share(config):
-        raise UsageError("only runs of the algorithm dqn on the CPU are trained together")
+        raise UsageError("only runs of the algorithm dqn on the CPU are trained together, and none that compress")
     require_goal(config)
     configs = [check(dataclasses.replace(config, seed=config.seed + i)) for i in range(count)]
     with ExitStack() as stack:
@@ -56,7 +56,7 @@ def start_seeds(config: Config, count: int, *, command: str = "", board: Board |
 
 def can_share(config: Config) -> bool:
     """Whether several seeds of a configuration can be trained together."""
-    return config.algorithm == "dqn" and config.runtime.device == "cpu"
+    return config.algorithm == "dqn" and config.runtime.device == "cpu" and not config.replay.compress
 
 
 def name_of(path: Path) -> str:
