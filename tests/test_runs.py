@@ -18,6 +18,7 @@ from qlearn.build import build
 from qlearn.errors import NotFiniteError, QlearnError, RunError, UsageError
 from qlearn.runs import checkpoint, directory, metrics, resume, session
 from qlearn.runs.session import Interrupted
+from tests.conftest import Cli
 
 QUICK: dict[str, Any] = {
     "progress": False,
@@ -107,7 +108,7 @@ def test_resuming_restores_everything_but_the_running_episodes(run: Path) -> Non
     assert moments.keys() == {"step", "exp_avg", "exp_avg_sq"} == {"step", *memory}
     assert all(torch.equal(memory[k], v) for k, v in moments.items() if k != "step")
     assert float(moments["step"]) == parts.learner.descent.steps == 125
-    state = json.loads(saved.read("state.json"))
+    state = json.loads(saved.checked("state.json").read_bytes())
     assert parts.generators()["actor"].bit_generator.state == state["rng"]["actor"]
     assert parts.replay.ring.written == state["ring"]["written"] + 1  # the running episode's last observation
     assert parts.replay.ring.storage.final[parts.replay.ring.written - 1]
@@ -305,3 +306,36 @@ def test_what_was_written_after_the_checkpoint_is_purged_from_tensorboard(run: P
     board = EventAccumulator(str(run / "tensorboard"))
     board.Reload()
     assert [event.step for event in board.Scalars("train/updates")] == [50, 100, 150, 200, 250, 300]
+
+
+# What a run needs
+
+
+def test_a_run_that_does_not_fit_is_refused_with_the_field_to_change(
+    here: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qlearn.runs import surroundings
+
+    words = ("train", "CartPole-v1", "--replay.capacity", "50000000", "--steps", "50")
+    monkeypatch.setattr(surroundings, "free_memory", lambda: 2 * 10**8)
+    done = here(*words)
+    assert done.returncode == 2
+    assert "replay.capacity is 50,000,000, which takes 1.6 GB of memory; there are 0.2 GB" in done.stderr
+    assert "--replay.compress True, or a smaller one" in done.stderr
+    monkeypatch.setattr(surroundings, "free_memory", lambda: 10**12)
+    monkeypatch.setattr(surroundings.shutil, "disk_usage", lambda path: type("", (), {"free": 10**9}))
+    done = here(*words)
+    assert done.returncode == 2
+    assert "checkpoints take 4.7 GB of disk; there are 1.0 GB" in done.stderr
+    assert not (tmp_path / "runs").exists()
+    monkeypatch.setattr(surroundings.shutil, "disk_usage", lambda path: type("", (), {"free": 10**13}))
+    done = here(*words)
+    assert done.returncode == 0
+    assert "needs up to 1.6 GB of memory for the replay, and 4.7 GB of disk for its checkpoints" in done.stdout
+
+
+def test_free_memory_is_some_of_the_machines() -> None:
+    from qlearn.runs.surroundings import free_memory
+
+    free = free_memory()
+    assert free is None or 10**7 < free < 10**14

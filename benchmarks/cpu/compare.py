@@ -51,12 +51,14 @@ def ratio(ours: list[float], theirs: list[float]) -> dict[str, float]:
     return {"ratio": float(np.exp(logs.mean())), "ci95_low": float(np.exp(low)), "ci95_high": float(np.exp(high))}
 
 
-def write(name: str, arguments: str, loads: list[float], packages: dict[str, str], **measured: Any) -> None:
+def write(
+    name: str, arguments: str, loads: list[float], packages: dict[str, str], *, folder: str = "cpu", **measured: Any
+) -> None:
     """The file of a result: where, when and of what it was measured, then what was."""
     script = Path(sys.argv[0]).name
     header = {
         "name": name,
-        "command": f"python benchmarks/cpu/{script} {arguments}",
+        "command": f"python benchmarks/{folder}/{script} {arguments}",
         "date": date.today().isoformat(),
         "machine": machine(),
         "load_average": [round(load, 2) for load in loads],

@@ -1,12 +1,39 @@
-"""Observations kept compressed (LZ4): of a frame's 7,056 bytes some hundreds are left, unpacked in microseconds."""
+"""Frames: as stacks that a network sees, and kept compressed.
 
+LZ4 leaves some hundreds of the 7,056 bytes of a frame of Atari, and unpacks them in microseconds.
+"""
+
+import sys
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from qlearn.errors import QlearnError
 from qlearn.types import Array
+
+
+def joined(frames: Sequence[Tensor]) -> Tensor:
+    """Observations `[B, *shape]` side by side, `[B, len(frames), *shape]`; images lie in memory channels last."""
+    if frames[0].ndim != 3:
+        return torch.stack(list(frames), 1)
+    if frames[0].dtype == torch.uint8 and len(frames) == 4:
+        return four_bytes(frames).movedim(-1, 1)
+    return torch.stack(list(frames), -1).movedim(-1, 1)
+
+
+def four_bytes(frames: Sequence[Tensor]) -> Tensor:
+    """Four tensors of bytes `[...]` as one, `[..., 4]`, by way of integers of four bytes.
+
+    So a compiled call makes whole rows at a time, where putting byte beside byte it would go one by one.
+    """
+    order = range(4) if sys.byteorder == "little" else range(3, -1, -1)
+    together = torch.zeros((), dtype=torch.int32, device=frames[0].device)
+    for frame, place in zip(frames, order, strict=True):
+        together = together | (frame.to(torch.int32) << (8 * place))
+    return together.view(torch.uint8).unflatten(-1, (-1, 4))
 
 
 class Frames:
@@ -58,6 +85,11 @@ class Frames:
     def nbytes(self) -> int:
         """What the packed observations take."""
         return sum(len(packed) for packed in self._packed if packed is not None)
+
+    @property
+    def whole(self) -> int:
+        """What all observations would take as they are, bytes."""
+        return len(self._packed) * self._size
 
     def state(self, rows: int) -> dict[str, Array]:
         """What a checkpoint keeps of the first `rows`: their bytes, one after another, and how many each has."""

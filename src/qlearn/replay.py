@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qlearn.frames import Frames
+from qlearn.frames import Frames, joined
 from qlearn.types import Array, Batch, Space, Steps
 
 
@@ -52,9 +52,7 @@ def stacked(storage: Storage, index: Tensor, stride: int, stack: int) -> Tensor:
         same = same & ~storage.final[row]
         shape = (-1, *[1] * (storage.obs.ndim - 1))
         frames.append(storage.frames(row) * same.view(shape))
-    if frames[0].ndim == 3:  # images: as convolutions want them, channels last
-        return torch.stack(frames[::-1], -1).movedim(-1, 1)
-    return torch.stack(frames[::-1], 1)
+    return joined(frames[::-1])
 
 
 def gather(
@@ -195,6 +193,12 @@ class Ring:
     def fill(self) -> float:
         """The part of the capacity in use, 0 to 1."""
         return min(self.written, self.rows) / self.rows
+
+    @property
+    def nbytes(self) -> int:
+        """What it takes when it is full, bytes; observations as if none were compressed."""
+        apart = 0 if self.frames is None else self.frames.whole
+        return apart + sum(column.nbytes for column in self.columns.values())
 
     def prepare(self, index: Tensor) -> None:
         """Have at hand what `batch(index)` needs: observations that are kept compressed are unpacked."""

@@ -51,6 +51,7 @@ def image_layout(shape: tuple[int, ...]) -> tuple[int, int, int, bool] | None:
 
 FILTERS = {  # number, size, stride
     "nature": ((32, 8, 4), (64, 4, 2), (64, 3, 1)),  # Mnih et al. (2015): 3,136 features of 84 x 84
+    "nips": ((16, 8, 4), (32, 4, 2)),  # Mnih et al. (2013): 2,592
     "der": ((32, 5, 5), (64, 5, 5)),  # van Hasselt et al. (2019), data-efficient Rainbow: 576
 }
 

@@ -54,7 +54,7 @@ class EnvConfig:
 class NetworkConfig:
     """The Q-network."""
 
-    torso: Literal["auto", "mlp", "nature", "der", "minatar", "custom"] = "auto"
+    torso: Literal["auto", "mlp", "nature", "nips", "der", "minatar", "custom"] = "auto"
     """mlp, the convolutions of Mnih et al. (2015), the two of data-efficient Rainbow (van Hasselt et al. 2019), or that
     of MinAtar (Young & Tian 2019); auto takes nature for images of at least 36 x 36, else mlp. custom is a network of
     your own, given in Python."""

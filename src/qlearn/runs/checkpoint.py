@@ -4,7 +4,6 @@ Nothing here can run code: no pickle, no name is imported. A checkpoint that is 
 the one before it is taken.
 """
 
-import hashlib
 import json
 import re
 import shutil
@@ -16,15 +15,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load as load_arrays
-from safetensors.numpy import save as save_arrays
+from safetensors.numpy import load_file as load_arrays
+from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from qlearn.build import Parts
 from qlearn.engine import load_module_tensors
 from qlearn.errors import MisfitError, RunError
-from qlearn.runs.files import new_directory, reading, write_bytes, writing
+from qlearn.runs.files import digest, new_directory, reading, sync_file, write_bytes, writing
+from qlearn.types import Array
 
 FORMAT = 2  # 1 was that of networks without a head of their own
 MANIFEST = "MANIFEST.json"
@@ -38,15 +38,19 @@ def save(parts: Parts, directory: Path, steps: int, progress: dict[str, Any], ke
     generators = {name: rng.bit_generator.state for name, rng in parts.generators().items()}
     state = {"progress": progress, "rng": generators, "env_episodes": parts.envs.episodes}
     files = {f"{name}.safetensors": save_tensors(tensors) for name, tensors in parts.learner.tensors().items()}
+    rows: dict[str, Array] = {}
     if parts.replay is not None:
         rows, state["ring"] = parts.replay.state()
         rows |= {"last_obs": parts.actor.obs} | ({} if parts.actor.mask is None else {"last_mask": parts.actor.mask})
-        files[REPLAY] = save_arrays({k: v.astype(np.uint8) if v.dtype == bool else v for k, v in rows.items()})
     files[STATE] = json.dumps(state).encode()
     with new_directory(path) as temporary:
         for name, data in files.items():
             write_bytes(temporary / name, data)
-        digests = {k: {"bytes": len(v), "sha256": hashlib.sha256(v).hexdigest()} for k, v in files.items()}
+        if rows:  # written from where they lie: there may not be room for them twice
+            bytes_of = {k: v.view(np.uint8) if v.dtype == bool else v for k, v in rows.items()}
+            save_arrays({k: np.ascontiguousarray(v) for k, v in bytes_of.items()}, temporary / REPLAY)
+            sync_file(temporary / REPLAY)
+        digests = {p.name: {"bytes": p.stat().st_size, "sha256": digest(p)} for p in sorted(temporary.iterdir())}
         manifest = {"format": FORMAT, "steps": steps, "files": digests}
         write_bytes(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
     for old in list_checkpoints(directory)[:-keep]:
@@ -83,16 +87,16 @@ class Checkpoint:
             self._digests: dict[str, dict[str, Any]] = dict(manifest["files"])
             self.steps = int(manifest["steps"])
 
-    def read(self, name: str) -> bytes:
-        """A file of the checkpoint, where it is what the manifest says."""
-        with reading(self.path / name):
+    def checked(self, name: str) -> Path:
+        """A file of the checkpoint, which is what the manifest says."""
+        path = self.path / name
+        with reading(path):
             if name not in NAMES:
                 raise KeyError(name)
-            digest = self._digests[name]
-            data = (self.path / name).read_bytes()
-            if len(data) != digest["bytes"] or hashlib.sha256(data).hexdigest() != digest["sha256"]:
-                raise RunError(f"{self.path / name} is damaged: its digest is not the one in {MANIFEST}")
-        return data
+            told = self._digests[name]
+            if path.stat().st_size != told["bytes"] or digest(path) != told["sha256"]:
+                raise RunError(f"{path} is damaged: its digest is not the one in {MANIFEST}")
+        return path
 
     def load_network(self, network: torch.nn.Module) -> None:
         """Fill the online network."""
@@ -102,12 +106,12 @@ class Checkpoint:
     def restore(self, parts: Parts) -> dict[str, Any]:
         """Fill all parts of a run, and return its progress. The running episodes are started anew."""
         with self._reading():
-            state = json.loads(self.read(STATE))
+            state = json.loads(self.checked(STATE).read_bytes())
             parts.learner.restore(
                 {name: self._tensors(f"{name}.safetensors") for name in ("networks", "optimizer") if self.has(name)}
             )
             if parts.replay is not None:
-                rows = load_arrays(self.read(REPLAY))
+                rows = load_arrays(self.checked(REPLAY))
                 rows = {k: v.astype(bool) if k in BOOLS else v for k, v in rows.items()}
                 last = rows.pop("last_obs"), rows.pop("last_mask", None)
                 parts.replay.restore(rows, state["ring"])
@@ -138,7 +142,7 @@ class Checkpoint:
 
     def _tensors(self, name: str) -> dict[str, torch.Tensor]:
         with reading(self.path / name):
-            tensors: dict[str, torch.Tensor] = load_tensors(self.read(name))
+            tensors: dict[str, torch.Tensor] = load_tensors(self.checked(name).read_bytes())
             return tensors
 
 
@@ -153,7 +157,7 @@ def newest(directory: Path, names: Sequence[str] = ()) -> Checkpoint:
         try:
             checkpoint = Checkpoint(path)
             for name in names or checkpoint.names:
-                checkpoint.read(name)
+                checkpoint.checked(name)
         except RunError as error:
             if path == found[0]:
                 raise

@@ -23,7 +23,7 @@ from qlearn.runs.files import reading, replace_file
 from qlearn.runs.metrics import Metrics
 from qlearn.runs.picture import plot
 from qlearn.runs.progress import Progress, require_goal, threshold
-from qlearn.runs.surroundings import Stop, threads_of
+from qlearn.runs.surroundings import Stop, require_room, threads_of
 from qlearn.runs.table import draw_table
 from qlearn.types import Tick
 
@@ -61,9 +61,11 @@ def start(
     parts = build(check(config), network)
     try:
         require_goal(config)
+        display = display or Silent()
+        require_room(parts, Path.cwd(), display.say)
         path = directory.create(config, run_dir, command)
         with directory.alone(path):
-            return _drive(Session(path, parts, display or Silent()))
+            return _drive(Session(path, parts, display))
     finally:
         parts.envs.close()
 

@@ -1,15 +1,21 @@
 """What surrounds a run: the user's Ctrl-C, and PyTorch's threads."""
 
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import torch
 
 from qlearn.build import Parts, threads
+from qlearn.errors import UsageError
+
+COMPRESSED = 10  # times smaller, a game of Atari as a rule
+MUCH = 1e9  # bytes worth a line
 
 
 class Stop:
@@ -33,6 +39,51 @@ class Stop:
             raise KeyboardInterrupt
         self.asked = True
         self._say("stopping; saving first (Ctrl-C again stops at once)")
+
+
+def require_room(parts: Parts, path: Path, say: Callable[[str], None]) -> None:
+    """Tell what a run will need of memory and disk, where it is much.
+
+    Raises:
+        UsageError: it is more than there is; the message names the field to change.
+    """
+    if parts.replay is None:
+        return
+    replay, runtime = parts.config.replay, parts.config.runtime
+    whole = parts.replay.ring.nbytes
+    most = whole // COMPRESSED if replay.compress else whole  # as a rule
+    disk = most * (runtime.keep_checkpoints + 1)
+    wanted, memory, free = f"replay.capacity is {replay.capacity:,}", free_memory(), shutil.disk_usage(path).free
+    if memory is not None and most > memory:
+        fix = "a smaller one" if replay.compress else "--replay.compress True, or a smaller one"
+        raise UsageError(f"{wanted}, which takes {size(most)} of memory; there are {size(memory)}; use {fix}")
+    if disk > free:
+        fix = "smaller ones" if replay.compress else "--replay.compress True, or smaller ones"
+        raise UsageError(
+            f"{wanted} and runtime.keep_checkpoints {runtime.keep_checkpoints}, so checkpoints take {size(disk)} of "
+            f"disk; there are {size(free)} in {path}; use {fix}"
+        )
+    if most > MUCH or disk > MUCH:
+        about = "about" if replay.compress else "up to"
+        say(f"needs {about} {size(most)} of memory for the replay, and {size(disk)} of disk for its checkpoints")
+
+
+def size(count: float) -> str:
+    """Bytes as people read them."""
+    return f"{count / 1e9:,.1f} GB" if count >= 1e8 else f"{count / 1e6:,.1f} MB"
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that a process may still take, as far as the system says."""
+    found = []
+    with suppress(OSError, ValueError, StopIteration):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
+    with suppress(OSError, ValueError):  # of a container
+        group = Path("/sys/fs/cgroup")
+        most, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        found.append(int(most) - int(used))
+    return min(found, default=None)
 
 
 @contextmanager
