@@ -323,12 +323,12 @@ def test_a_run_that_does_not_fit_is_refused_with_the_field_to_change(
     assert "replay.capacity is 50,000,000, which takes 1.6 GB of memory; there are 0.2 GB" in done.stderr
     assert "--replay.compress True, or a smaller one" in done.stderr
     monkeypatch.setattr(surroundings, "free_memory", lambda: 10**12)
-    monkeypatch.setattr(surroundings.shutil, "disk_usage", lambda path: type("", (), {"free": 10**9}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("", (), {"free": 10**9}))
     done = here(*words)
     assert done.returncode == 2
     assert "checkpoints take 4.7 GB of disk; there are 1.0 GB" in done.stderr
     assert not (tmp_path / "runs").exists()
-    monkeypatch.setattr(surroundings.shutil, "disk_usage", lambda path: type("", (), {"free": 10**13}))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: type("", (), {"free": 10**13}))
     done = here(*words)
     assert done.returncode == 0
     assert "needs up to 1.6 GB of memory for the replay, and 4.7 GB of disk for its checkpoints" in done.stdout

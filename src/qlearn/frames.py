@@ -33,7 +33,7 @@ def four_bytes(frames: Sequence[Tensor]) -> Tensor:
     together = torch.zeros((), dtype=torch.int32, device=frames[0].device)
     for frame, place in zip(frames, order, strict=True):
         together = together | (frame.to(torch.int32) << (8 * place))
-    return together.view(torch.uint8).unflatten(-1, (-1, 4))
+    return together.view(torch.uint8).view(*together.shape, 4)
 
 
 class Frames:
