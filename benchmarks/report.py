@@ -231,6 +231,83 @@ def per_table() -> str:
     return "\n".join(lines)
 
 
+ATARI = {
+    "pong": (
+        "Pong, from pixels",
+        "DQN (Dopamine, sticky actions, training returns): -13.7 after 1,000,000 steps, 1.1 after 2,500,000",
+    ),
+    "breakout": ("Breakout, from pixels", "DQN (Dopamine, sticky actions, training returns): 7.1 after 500,000 steps"),
+    "breakout-ram": ("Breakout, from RAM", ""),
+}
+THROUGHPUT = {
+    "qlearn": "`qlearn`: compiled, bfloat16",
+    "qlearn-compress": "the same, frames compressed",
+    "qlearn-fp32": "compiled, float32",
+    "qlearn-eager-fp32": "eager, float32",
+    "sb3": "Stable-Baselines3",
+}
+MEMORY = {
+    "plain": "`qlearn`",
+    "compressed": "`qlearn`, compressed",
+    "sb3": "Stable-Baselines3",
+    "sb3-optimized": "the same, `optimize_memory_usage`",
+}
+
+
+def atari_table() -> str:
+    """What was learned of Atari."""
+    lines = [
+        "| game | steps | 30 full games a seed, epsilon 0.05: mean (95 % interval) | each seed | epsilon 0.001 "
+        "| random | minutes a run | beside it |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name, (what, published) in ATARI.items():
+        if result := measured(f"atari-{name}"):
+            rows = result["rows"]
+            scores = [row["evaluation"]["mean"] for row in rows]
+            low = ", ".join(f"{row['evaluation_epsilon_0.001']:.1f}" for row in rows)
+            minutes = np.median([row["wall_seconds"] for row in rows]) / 60
+            each = ", ".join(f"{score:.1f}" for score in scores)
+            cells = (
+                what,
+                f"{rows[0]['summary']['steps']:,}",
+                interval(scores),
+                each,
+                low,
+                f"{result['random_player']:.1f}",
+                f"{minutes:.0f}",
+                published,
+            )
+            lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def throughput_table() -> str:
+    """Agent steps a second from pixels."""
+    lines = [
+        "| Pong, Nature's settings | steps/s, median | `qlearn` is so many times as fast (95 % interval) |",
+        "|---|---|---|",
+    ]
+    result = measured("atari-throughput")
+    for way, what in THROUGHPUT.items() if result else ():
+        times = result["ratios"].get(way)
+        told = "{ratio:.2f} ({ci95_low:.2f} to {ci95_high:.2f})".format(**times) if times else "-"
+        lines.append(f"| {what} | {result['median'][way]:.0f} | {told} |")
+    return "\n".join(lines)
+
+
+def memory_table() -> str:
+    """Gigabytes of a replay memory as it fills."""
+    result = measured("atari-memory").get("gigabytes_by_steps", {})
+    lines = ["| memory of 1,000,000 steps | game | GB at 100,000 steps | GB at the end, steps |", "|---|---|---|---|"]
+    for game, ways in result.items():
+        for way, curve in ways.items():
+            early = next((f"{gigabytes:.2f}" for steps, gigabytes in curve if steps == 100_000), "-")
+            steps, gigabytes = curve[-1]
+            lines.append(f"| {MEMORY[way]} | {game} | {early} | {gigabytes:.2f}, {steps:,} |")
+    return "\n".join(lines)
+
+
 def interval(scores: list[float]) -> str:
     """Mean of the seeds and its Student's t interval."""
     if len(scores) == 1:
@@ -275,13 +352,14 @@ def pages() -> dict[Path, str]:
     tables = {"learning": learning_table(), "ablation": ablation_table(), "optimum": optimum_table()}
     tables["cpu"] = speed_table()
     tables |= {"solve": solve_table(), "seeds": seeds_table(), "updates": updates_table(), "per": per_table()}
+    tables |= {"atari": atari_table(), "throughput": throughput_table(), "memory": memory_table()}
     tables |= {name: suite_table(name) for name in (*SUITES, QUARTER)}
 
     def table(match: re.Match[str]) -> str:
         mark = f"<!-- {match[1]} -->"
         return f"{mark}\n{tables[match[1]]}\n{mark}"
 
-    pages = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md")
+    pages = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "atari.md")
     renewed = {p: re.sub(r"<!-- (\w+) -->\n.*?<!-- \1 -->", table, p.read_text(), flags=re.S) for p in pages}
     return renewed | {ROOT / "src" / "qlearn" / "presets" / "expected.py": expected()}
 

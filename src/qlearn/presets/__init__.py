@@ -88,6 +88,14 @@ PRESETS: dict[str, Preset] = {
             published="Atari-49 median 79 % of human, 94 % of the humans of the paper",
         ),
         Preset(
+            "atari-quick",
+            "one game of Atari, learned soon on a small machine",
+            "ours; docs/atari.md",
+            {},
+            {"ALE": c.ATARI_QUICK},
+            base=DQN,
+        ),
+        Preset(
             "tabular",
             "Q-learning with a table, where observations are integers: the first lesson",
             "Watkins (1989); settings ours",
