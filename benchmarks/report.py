@@ -171,6 +171,16 @@ def measured(name: str) -> dict[str, Any]:
     return result
 
 
+def profile_table() -> str:
+    """Microseconds of a step, by what they go into."""
+    result = measured("cpu-profile").get("microseconds_a_step", {})
+    parts = list(next(iter(result.values()), {}))
+    lines = [f"| microseconds of a step | {' | '.join(parts)} |", f"|---|{'---|' * len(parts)}"]
+    for setting, taken in result.items():
+        lines.append(f"| {SPEED[setting]} | {' | '.join(f'{taken[part]:.0f}' for part in parts)} |")
+    return "\n".join(lines)
+
+
 def solve_table() -> str:
     """Seconds from the start of a process to a solved agent."""
     lines = [
@@ -350,7 +360,7 @@ def expected() -> str:
 def pages() -> dict[Path, str]:
     """Each page with its tables renewed."""
     tables = {"learning": learning_table(), "ablation": ablation_table(), "optimum": optimum_table()}
-    tables["cpu"] = speed_table()
+    tables |= {"cpu": speed_table(), "profile": profile_table()}
     tables |= {"solve": solve_table(), "seeds": seeds_table(), "updates": updates_table(), "per": per_table()}
     tables |= {"atari": atari_table(), "throughput": throughput_table(), "memory": memory_table()}
     tables |= {name: suite_table(name) for name in (*SUITES, QUARTER)}
