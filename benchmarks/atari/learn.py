@@ -28,9 +28,10 @@ from qlearn.runs.results import curve
 from qlearn.scores import mean_interval
 
 EPISODES = 30
+RAM = "--env.obs-type ram --network.torso mlp --network.hidden 256 256"
 CLAIMS = {
     "pong": "ALE/Pong-v5 --preset atari-quick",
-    "breakout-ram": "ALE/Breakout-v5 --preset atari-quick --env.obs-type ram --steps 1000000",
+    "breakout-ram": f"ALE/Breakout-v5 --preset atari-quick {RAM}",
     "breakout": "ALE/Breakout-v5 --preset atari-quick",
 }
 

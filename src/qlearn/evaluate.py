@@ -82,7 +82,7 @@ def evaluate(
         protocol: what else the record should say.
         game: the ROM's name of an Atari game.
     """
-    actor = Actor(envs, q_values, rng or np.random.default_rng(0), stack=stack, limit=MAX_EPISODE_STEPS)
+    actor = Actor(envs, q_values, rng or np.random.default_rng(0), stack=stack, limit=max(limit, MAX_EPISODE_STEPS))
     number = np.arange(envs.num_envs)  # of the episode that each environment plays
     finished: dict[int, Episode] = {}
     while len(finished) < episodes:

@@ -123,7 +123,17 @@ class Dueling(nn.Module):
 def stream(features: int, hidden: int, outputs: int, layer: MakeLayer, norm: bool) -> nn.Sequential:
     """A hidden layer with its ReLU, and an output layer."""
     normalise = [nn.LayerNorm(hidden)] if norm else []
-    return nn.Sequential(layer(features, hidden), *normalise, nn.ReLU(), layer(hidden, outputs))
+    last = layer(hidden, outputs)
+    last.exact = True  # type: ignore[assignment]  # the engine leaves it in float32
+    return nn.Sequential(layer(features, hidden), *normalise, nn.ReLU(), Widen(), last)
+
+
+class Widen(nn.Module):
+    """Whatever comes in, in float32: bfloat16 has no more than three digits, too few for values side by side."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The same numbers."""
+        return x.float()
 
 
 class Implicit(nn.Module):
@@ -166,8 +176,8 @@ def cosines(tau: Tensor, count: int = 64) -> Tensor:
 class QNetwork(nn.Module):
     """encode, torso, head: observations `[B, *shape]` to a `Dist` with z `[B, A, K]`.
 
-    It computes in the precision of its parameters, which are given to it in `precision` when it learns and acts; what
-    comes out is float32.
+    It computes in the precision of its parameters, which are given to it in `precision` when it learns and acts; its
+    last layer, and what comes out, are float32.
     """
 
     def __init__(

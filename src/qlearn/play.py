@@ -49,10 +49,11 @@ def require_screen(video: Path | None) -> None:
         os.environ["SDL_VIDEODRIVER"] = "dummy"  # frames need no screen; SDL complains of its absence otherwise
 
 
-def show(agent: Agent, envs: GymEnvs, episodes: int, video: Path | None = None) -> list[float]:
+def show(agent: Agent, envs: GymEnvs, episodes: int, video: Path | None = None, *, epsilon: float = 0.0) -> list[float]:
     """Play episodes in the environment's own window, or into an H.264 video; returns their returns.
 
-    Frames are streamed to ffmpeg one at a time, and the video gets its name when it is complete.
+    Frames are streamed to ffmpeg one at a time, and the video gets its name when it is complete. With `epsilon` an
+    action is random that often.
 
     Raises:
         UsageError: the environment draws no frames. QlearnError: a package or ffmpeg is missing.
@@ -73,7 +74,7 @@ def show(agent: Agent, envs: GymEnvs, episodes: int, video: Path | None = None) 
         while len(returns) < episodes:
             frame = _frame(envs) if film else None
             step, so_far, episode = int(actor.lengths[0]), float(actor.returns[0]), len(returns) + 1
-            rows, ended = actor.rollout(0.0)
+            rows, ended = actor.rollout(epsilon)
             returns += [e.episode_return for e in ended]
             if film and frame is not None:
                 seen = min(seen[0], float(q.min())), max(seen[1], float(q.max()))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from qlearn.frames import Frames, joined
+from qlearn.frames import COMPRESSED, Frames, joined
 from qlearn.types import Array, Batch, Space, Steps
 
 
@@ -194,11 +194,11 @@ class Ring:
         """The part of the capacity in use, 0 to 1."""
         return min(self.written, self.rows) / self.rows
 
-    @property
-    def nbytes(self) -> int:
-        """What it takes when it is full, bytes; observations as if none were compressed."""
-        apart = 0 if self.frames is None else self.frames.whole
-        return apart + sum(column.nbytes for column in self.columns.values())
+    def most_bytes(self, rows: int) -> int:
+        """What it takes when so many rows have been written, or when it is full; compressed observations as a rule."""
+        count = min(rows, self.rows * self.num_envs)
+        apart = 0 if self.frames is None else self.frames.size // COMPRESSED
+        return count * (apart + sum(c.nbytes // (self.rows * self.num_envs) for c in self.columns.values()))
 
     def prepare(self, index: Tensor) -> None:
         """Have at hand what `batch(index)` needs: observations that are kept compressed are unpacked."""

@@ -82,6 +82,7 @@ def build_envs(
 ) -> GymEnvs:
     """The environments of the configuration; `kwargs` go to `make_envs`."""
     env, given = config.env, json.loads(config.env.kwargs)
+    build_rules(config)  # sees whether they are right
     atari = {"obs_type": env.obs_type, "protocol": env.protocol}
     if find_game(env.id):
         given = given | atari

@@ -7,7 +7,7 @@ from typing import Annotated
 import tyro
 
 from qlearn import api, play
-from qlearn.build import build_envs
+from qlearn.build import build_envs, build_rules
 from qlearn.cli.parse import parse
 from qlearn.envs import import_environments
 from qlearn.errors import UsageError
@@ -37,11 +37,13 @@ def main(argv: list[str]) -> int:
     if arguments.episodes < 1:
         raise UsageError(f"--episodes is {arguments.episodes}; it must be at least 1")
     config, agent = trusted_config(arguments.run), api.load(arguments.run)
+    rules = build_rules(config)
+    epsilon = rules[1].epsilon if rules else 0.0  # without it a game may wait for FIRE for ever
     play.require_screen(arguments.video)
     mode = "rgb_array" if arguments.video else "human"
     envs = build_envs(config, 1, seed=arguments.seed, stream="evaluate", render_mode=mode)
     try:
-        returns = play.show(agent, envs, arguments.episodes, arguments.video)
+        returns = play.show(agent, envs, arguments.episodes, arguments.video, epsilon=epsilon)
     finally:
         envs.close()
     print(f"{config.env.id}: returns {', '.join(f'{value:g}' for value in returns)}")

@@ -90,7 +90,7 @@ class Descent:
         coefficients = self._coefficients
         self._numbers[:] = self.coefficients()
         if not self._here:
-            coefficients = coefficients.to(self.device)
+            coefficients, weight = coefficients.to(self.device), weight.to(self.device)
         random = self.numbers(*inputs)
         outcome, told = self._program(coefficients, *random, weight, *inputs)
         self.stepped_to(Gradient(*told.tolist()), outcome, suspects)

@@ -5,6 +5,18 @@ from functools import cache
 import torch
 from torch.nn import functional as F
 
+# Channels, filters, size and stride: those of our torsos, and the one that was wrong once.
+SIZES = (
+    (1, 1, 2, 1),
+    (4, 32, 8, 4),
+    (32, 64, 4, 2),
+    (64, 64, 3, 1),
+    (4, 16, 8, 4),
+    (16, 32, 4, 2),
+    (4, 32, 5, 5),
+    (32, 64, 5, 5),
+)
+
 
 @cache
 def why_not_bfloat16() -> str | None:
@@ -16,7 +28,7 @@ def why_not_bfloat16() -> str | None:
     if not (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()):
         return "the processor has no instructions for bfloat16, which makes it slower than float32"
     generator = torch.Generator().manual_seed(0)
-    for channels, filters, size, stride in ((1, 1, 2, 1), (4, 32, 8, 4), (4, 32, 5, 5), (32, 64, 4, 2)):
+    for channels, filters, size, stride in SIZES:
         x = torch.rand(2, channels, 20, 20, generator=generator).to(memory_format=torch.channels_last)
         weight = torch.rand(filters, channels, size, size, generator=generator) - 0.4
         if not _alike(x, weight, stride):

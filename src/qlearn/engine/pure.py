@@ -14,14 +14,16 @@ class Flat:
     """All parameters of a module as one vector, of which they are views.
 
     So the optimiser steps one tensor, the gradient's norm is one reduction, and the copy of a network is one copy.
-    The weights of convolutions lie channels last, as they are quickest.
+    The weights of our convolutions lie channels last, as they are quickest.
     """
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.precision = module, getattr(module, "precision", torch.float32)
         parameters = dict(module.named_parameters())
-        self.vector = torch.cat([channels_last(p.detach()).flatten() for p in parameters.values()])
         self._shapes = {name: p.shape for name, p in parameters.items()}
+        self._images = names_in(module, lambda part: isinstance(part, nn.Conv2d) and hasattr(module, "precision"))
+        self._exact = names_in(module, lambda part: getattr(part, "exact", False))
+        self.vector = torch.cat([self._laid(name, p.detach()).flatten() for name, p in parameters.items()])
         self._sizes = [p.numel() for p in parameters.values()]
         self.bind()
 
@@ -35,9 +37,22 @@ class Flat:
         """The parameters that a vector holds, by name."""
         parts = zip(self._shapes.items(), torch.split(vector, self._sizes), strict=True)
         return {
-            name: part.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1) if len(shape) == 4 else part.view(shape)
+            name: part.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
+            if name in self._images and len(shape) == 4
+            else part.view(shape)
             for (name, shape), part in parts
         }
+
+    def weights(self, vector: Tensor) -> dict[str, Tensor]:
+        """The same in the network's precision, all at once; what must be exact stays as it is."""
+        if self.precision == vector.dtype:
+            return self.named(vector)
+        whole = self.named(vector)
+        return self.named(vector.to(self.precision)) | {name: whole[name] for name in self._exact}
+
+    def _laid(self, name: str, parameter: Tensor) -> Tensor:
+        """A parameter as it lies in the vector: the weight of a convolution `[O, I, H, W]` as `[O, H, W, I]`."""
+        return parameter.movedim(1, -1) if name in self._images and parameter.ndim == 4 else parameter
 
     @torch.no_grad()
     def copy_(self, other: "Flat") -> None:
@@ -47,9 +62,14 @@ class Flat:
             mine.copy_(theirs)
 
 
-def channels_last(weight: Tensor) -> Tensor:
-    """The weight of a convolution `[O, I, H, W]` as `[O, H, W, I]`; any other as it is."""
-    return weight.movedim(1, -1) if weight.ndim == 4 else weight
+def names_in(module: nn.Module, which: Callable[[nn.Module], bool]) -> set[str]:
+    """The names of the parameters of those parts of a module."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, part in module.named_modules()
+        if which(part)
+        for name, _ in part.named_parameters(recurse=False)
+    }
 
 
 class Pure(nn.Module):
@@ -88,8 +108,7 @@ class Pure(nn.Module):
         """The function where these are the networks' tensors and their random numbers."""
         named = dict(zip(self._names, tensors[len(self.flats) :], strict=True))
         for i, (flat, vector) in enumerate(zip(self.flats, tensors, strict=False)):
-            weights = flat.named(vector.to(flat.precision))  # all at once
-            named |= {f"networks.{i}.{name}": part for name, part in weights.items()}
+            named |= {f"networks.{i}.{name}": part for name, part in flat.weights(vector).items()}
         with self._draws.handed_out(*numbers):
             result: Tensor = functional_call(self, named, inputs)
         return result

@@ -124,14 +124,30 @@ def rules_of(game: Game, protocol: str = "auto", changes: Mapping[str, Any] | No
     """The rules of a protocol, that of the game's id by default, with changes.
 
     Raises:
-        UsageError: there is no such rule.
+        UsageError: there is no such rule, or it cannot be that.
     """
     rules = PROTOCOLS[game.protocol if protocol == "auto" else protocol]
     names = {field.name for field in dataclasses.fields(rules)}
-    for name in changes or {}:
+    for name, value in (changes or {}).items():
+        if name in ("obs_type", "protocol"):
+            raise UsageError(f"env.kwargs has {name}; that is a field of its own: --env.{name.replace('_', '-')}")
         if name not in names:
             raise UsageError(f"env.kwargs has {name}, which is no setting of an Atari game{nearest(name, names)}")
+        if why := not_so(name, value):
+            raise UsageError(f"env.kwargs has {name} {value!r}; it must be {why}")
     return dataclasses.replace(rules, **(changes or {}))
+
+
+def not_so(name: str, value: Any) -> str:
+    """What a rule must be, where this value is not."""
+    if name in ("life_loss", "maxpool", "full_action_space"):
+        return "" if isinstance(value, bool) else "true or false"
+    if name in ("repeat_action_probability", "epsilon"):
+        number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return "" if number and 0 <= value <= 1 else "a number from 0 to 1"
+    least = 0 if name == "noop_max" else 1
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    return "" if whole and least <= value <= 10**9 else f"a whole number, at least {least}"
 
 
 def make_atari(

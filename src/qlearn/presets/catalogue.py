@@ -117,7 +117,7 @@ NATURE: Changes = {
 # updates for each step, and a higher rate.
 ATARI_QUICK: Changes = {
     "steps": 400_000,
-    "env": {"protocol": "nature", "num_envs": 4},
+    "env": {"protocol": "nature", "num_envs": 4, "kwargs": '{"epsilon": 0.001}'},
     "network": {"torso": "nips", "hidden": (256,)},
     "value": {"kind": "qr", "quantiles": 32},
     "replay": {"capacity": 200_000, "warmup_steps": 4_000, "n_step": 3, "prioritized": True, "beta_steps": 500_000},
@@ -160,9 +160,10 @@ PQN_TUNED: Tuned = {
     "ALE": {
         **PUREJAXQL,
         "steps": 50_000_000,
-        "env": {"num_envs": 128, "frame_stack": 4, "protocol": "nature"},
+        "env": {"num_envs": 128, "frame_stack": 4, "protocol": "nature", "kwargs": '{"epsilon": 0.0}'},
         "network": {"hidden": (512,)},
         "replay": {"clip_rewards": True},
+        "runtime": {"log_steps": 10_000, "checkpoint_steps": 250_000},
         "optimizer": {"learning_rate": 2.5e-4, "end_learning_rate": None, "decay_steps": 0},
         "exploration": {"end": 0.001, "decay_steps": 5_000_000},
     },
@@ -210,14 +211,14 @@ INTRO: Changes = {
 # DQN Zoo's tuned Double DQN, on which its prioritised and the dueling agent build. Not taken over: its shared bias of
 # the last layer, the factor 1/sqrt(2) of the dueling network's gradient, and that it clips errors after weighting them.
 ALE_DOUBLE: Changes = {
-    "env": {"protocol": "nature"},
+    "env": {"protocol": "nature", "kwargs": '{"epsilon": 0.01}'},
     "replay": {"warmup_steps": 50_000},
     "learner": {"target_update_steps": 30_000, "loss": "huber"},
     "optimizer": {"name": "rmsprop", "learning_rate": 2.5e-4, "epsilon": 0.01 / 32**2},
     "exploration": {"decay_steps": 1_000_000},
 }
 ALE_DISTRIBUTION: Changes = {
-    "env": {"protocol": "nature"},
+    "env": {"protocol": "nature", "kwargs": '{"epsilon": 0.001}'},
     "replay": {"warmup_steps": 50_000},
     "learner": {"target_update_steps": 10_000, "max_grad_norm": 10.0},
     "optimizer": {"learning_rate": 5e-5, "epsilon": 0.01 / 32},
@@ -250,7 +251,7 @@ NSTEP_TUNED: Tuned = {name: {"replay": {"n_step": 3}} for name in ("ALE", "MinAt
 NOISY: Changes = {"network": {"noisy": True}, "exploration": {"kind": "constant", "end": 0.0}}
 NOISY_TUNED: Tuned = {
     "ALE": {
-        "env": {"protocol": "nature"},
+        "env": {"protocol": "nature", "kwargs": '{"epsilon": 0.0}'},
         "replay": {"warmup_steps": 50_000},
         "learner": {"target_update_steps": 10_000, "loss": "huber"},
         "optimizer": {"name": "rmsprop", "learning_rate": 2.5e-4, "epsilon": 0.01 / 32**2},
@@ -290,7 +291,7 @@ RAINBOW: Changes = {
 RAINBOW_TUNED: Tuned = {
     "MountainCar": {"replay": {"n_step": 10}},
     "ALE": {
-        "env": {"protocol": "nature"},
+        "env": {"protocol": "nature", "kwargs": '{"epsilon": 0.0}'},
         "network": {"noise": 0.1},
         "learner": {"max_grad_norm": 10.0},
         "optimizer": {"learning_rate": 6.25e-5, "epsilon": 0.005 / 32},

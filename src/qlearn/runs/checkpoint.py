@@ -26,7 +26,7 @@ from qlearn.errors import MisfitError, RunError
 from qlearn.runs.files import digest, new_directory, reading, sync_file, write_bytes, writing
 from qlearn.types import Array
 
-FORMAT = 2  # 1 was that of networks without a head of their own
+FORMAT = 3  # 1: networks without a head of their own; 2: convolutions' weights channels first
 MANIFEST = "MANIFEST.json"
 NETWORKS, REPLAY, STATE = "networks.safetensors", "replay.safetensors", "state.json"
 NAMES = (NETWORKS, "optimizer.safetensors", REPLAY, STATE)  # optimizer and replay where the algorithm has them

@@ -17,8 +17,9 @@ def writing(what: Path | str) -> Iterator[None]:
     """Turn a failure of the file system into one line that names the file and what is safe."""
     try:
         yield
-    except OSError as error:
-        raise RunError(f"cannot write {what}: {error.strerror or error}; what was written before is intact") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"cannot write {what}: {reason}; what was written before is intact") from error
 
 
 @contextmanager

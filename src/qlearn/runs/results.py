@@ -20,7 +20,8 @@ from qlearn.scores import bootstrap_interval, iqm
 
 RESULTS, FIGURE, POINTS = "results.json", "suite.png", 200
 PROTOCOL = (
-    "greedy policy of the last checkpoint, {episodes} episodes a seed, reset seeds that training did not use; "
+    "greedy policy of the last checkpoint (of Atari's with the epsilon in evaluation.protocol), {episodes} episodes a "
+    "seed, reset seeds that training did not use; "
     "a seed's score is their mean, ci95 the percentile bootstrap interval of the interquartile mean (iqm) of the seeds"
 )
 

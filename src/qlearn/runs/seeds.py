@@ -16,7 +16,7 @@ from qlearn.runs.display import Heard
 from qlearn.runs.progress import Progress, require_goal
 from qlearn.runs.session import Interrupted, Run, Session
 from qlearn.runs.suite import Item
-from qlearn.runs.surroundings import Stop, threads_of
+from qlearn.runs.surroundings import Stop, require_room, threads_of
 
 
 def start_seeds(config: Config, count: int, *, command: str = "", board: Board | None = None) -> list[Run]:
@@ -36,10 +36,11 @@ def start_seeds(config: Config, count: int, *, command: str = "", board: Board |
         for one in configs:
             members.append(build(one))
             stack.callback(members[-1].envs.close)
+        board = board or Board(silent=True)
+        require_room(members[0], Path("runs"), board.say, count)
         paths = [directory.create(one, None, command) for one in configs]
         for path in paths:
             stack.enter_context(directory.alone(path))
-        board = board or Board(silent=True)
         items = [Item(one.preset, one, path) for one, path in zip(configs, paths, strict=True)]
         board.start(items, items)
         heard = Heard(board.say)

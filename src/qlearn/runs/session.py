@@ -62,7 +62,7 @@ def start(
     try:
         require_goal(config)
         display = display or Silent()
-        require_room(parts, Path.cwd(), display.say)
+        require_room(parts, Path(run_dir or "runs"), display.say)
         path = directory.create(config, run_dir, command)
         with directory.alone(path):
             return _drive(Session(path, parts, display))
@@ -115,7 +115,7 @@ def load(path: str | Path, network: MakeNetwork | None = None) -> Agent:
     path = Path(path)
     config = directory.trusted_config(path)
     saved = checkpoint.newest(path / directory.CHECKPOINTS, [checkpoint.NETWORKS])
-    on_cpu = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, device="cpu"))
+    on_cpu = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, device="cpu", precision="fp32"))
     net, value, encoder = policy_parts(on_cpu, network)
     saved.load_network(net)
     return Agent(net, value, encoder, stack=config.env.frame_stack)

@@ -118,7 +118,11 @@ def read(file: Path, out: Path | None = None) -> Suite:
 
 def _each_game(block: dict[str, Any]) -> list[dict[str, Any]]:
     """The block, or one for each game where its `env` is `atari5`, `atari10` or `atari57`."""
-    names = {rom: name for name, rom in known_games().items()} if (roms := games(str(block.get("env")))) else {}
+    roms = games(str(block.get("env")))
+    try:
+        names = {rom: name for name, rom in known_games().items()} if roms else {}
+    except ImportError as error:
+        raise UsageError(f"{block['env']} needs a package ({error}); the fix: pip install 'qlearn[atari]'") from error
     return [{**block, "env": f"ALE/{names[rom]}-v5"} for rom in roms] or [block]
 
 

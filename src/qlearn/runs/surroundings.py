@@ -14,7 +14,6 @@ import torch
 from qlearn.build import Parts, threads
 from qlearn.errors import UsageError
 
-COMPRESSED = 10  # times smaller, a game of Atari as a rule
 MUCH = 1e9  # bytes worth a line
 
 
@@ -41,8 +40,8 @@ class Stop:
         self._say("stopping; saving first (Ctrl-C again stops at once)")
 
 
-def require_room(parts: Parts, path: Path, say: Callable[[str], None]) -> None:
-    """Tell what a run will need of memory and disk, where it is much.
+def require_room(parts: Parts, folder: Path, say: Callable[[str], None], runs: int = 1) -> None:
+    """Tell what a run, or several together, will need of memory and disk, where it is much.
 
     Raises:
         UsageError: it is more than there is; the message names the field to change.
@@ -50,22 +49,28 @@ def require_room(parts: Parts, path: Path, say: Callable[[str], None]) -> None:
     if parts.replay is None:
         return
     replay, runtime = parts.config.replay, parts.config.runtime
-    whole = parts.replay.ring.nbytes
-    most = whole // COMPRESSED if replay.compress else whole  # as a rule
+    most = runs * parts.replay.ring.most_bytes(parts.config.steps * 5 // 4)  # and the episodes' ends
     disk = most * (runtime.keep_checkpoints + 1)
-    wanted, memory, free = f"replay.capacity is {replay.capacity:,}", free_memory(), shutil.disk_usage(path).free
+    wanted, memory, free = f"replay.capacity is {replay.capacity:,}", free_memory(), free_disk(folder)
     if memory is not None and most > memory:
         fix = "a smaller one" if replay.compress else "--replay.compress True, or a smaller one"
         raise UsageError(f"{wanted}, which takes {size(most)} of memory; there are {size(memory)}; use {fix}")
-    if disk > free:
+    if free is not None and disk > free:
         fix = "smaller ones" if replay.compress else "--replay.compress True, or smaller ones"
         raise UsageError(
             f"{wanted} and runtime.keep_checkpoints {runtime.keep_checkpoints}, so checkpoints take {size(disk)} of "
-            f"disk; there are {size(free)} in {path}; use {fix}"
+            f"disk; there are {size(free)} in {folder}; use {fix}"
         )
     if most > MUCH or disk > MUCH:
-        about = "about" if replay.compress else "up to"
-        say(f"needs {about} {size(most)} of memory for the replay, and {size(disk)} of disk for its checkpoints")
+        say(f"needs up to {size(most)} of memory for the replay, and {size(disk)} of disk for its checkpoints")
+
+
+def free_disk(folder: Path) -> int | None:
+    """Bytes that are free where a folder is, or will be."""
+    there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), Path.cwd())
+    with suppress(OSError):
+        return shutil.disk_usage(there).free
+    return None
 
 
 def size(count: float) -> str:
@@ -79,10 +84,11 @@ def free_memory() -> int | None:
     with suppress(OSError, ValueError, StopIteration):
         lines = Path("/proc/meminfo").read_text().splitlines()
         found.append(1024 * int(next(line for line in lines if line.startswith("MemAvailable")).split()[1]))
-    with suppress(OSError, ValueError):  # of a container
+    with suppress(OSError, ValueError, StopIteration):  # of a container
         group = Path("/sys/fs/cgroup")
         most, used = ((group / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        found.append(int(most) - int(used))
+        stale = next(x for x in (group / "memory.stat").read_text().splitlines() if x.startswith("inactive_file "))
+        found.append(int(most) - int(used) + int(stale.split()[1]))
     return min(found, default=None)
 
 
