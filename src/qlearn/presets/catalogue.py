@@ -116,11 +116,11 @@ NATURE: Changes = {
 # quantiles, three steps and priorities, which of Dopamine's agents learn Pong in the fewest steps; twice as many
 # updates for each step, and a higher rate.
 ATARI_QUICK: Changes = {
-    "steps": 400_000,
+    "steps": 500_000,
     "env": {"protocol": "nature", "num_envs": 4, "kwargs": '{"epsilon": 0.001}'},
     "network": {"torso": "nips", "hidden": (256,)},
     "value": {"kind": "qr", "quantiles": 32},
-    "replay": {"capacity": 200_000, "warmup_steps": 4_000, "n_step": 3, "prioritized": True, "beta_steps": 500_000},
+    "replay": {"capacity": 200_000, "warmup_steps": 4_000, "n_step": 3, "prioritized": True},
     "learner": {"replay_ratio": 0.5, "target_update_steps": 2_000, "max_grad_norm": 10.0},
     "optimizer": {"learning_rate": 2e-4, "epsilon": 3e-4},
     "exploration": {"end": 0.01, "decay_steps": 40_000},
