@@ -154,7 +154,7 @@ def test_the_target_network_moves_only_when_synchronised() -> None:
     for _ in range(3):
         learner.update(*replay.sample(8))
     assert all(torch.equal(start[k], v) for k, v in learner.target.state_dict().items())
-    assert not torch.equal(start["head.layers.2.weight"], learner.online.state_dict()["head.layers.2.weight"])
+    assert not torch.equal(start["head.layers.3.weight"], learner.online.state_dict()["head.layers.3.weight"])
     learner.synchronize()
     assert all(torch.equal(learner.online.state_dict()[k], v) for k, v in learner.target.state_dict().items())
 
@@ -171,7 +171,7 @@ def test_a_run_can_continue_after_a_tick() -> None:
     ("poison", "named"),
     [
         ("parameter", "the network's parameter head.layers.0.weight"),
-        ("target", "the target network's parameter head.layers.2.bias"),
+        ("target", "the target network's parameter head.layers.3.bias"),
         ("observation", "batch.obs"),
         ("reward", "batch.reward"),
     ],
@@ -184,15 +184,15 @@ def test_nan_stops_within_one_update_names_the_tensor_and_spares_the_weights(poi
         if poison == "parameter":
             learner.online.get_parameter("head.layers.0.weight")[0, 0] = torch.nan
         elif poison == "target":
-            learner.target.get_parameter("head.layers.2.bias")[:] = torch.inf
+            learner.target.get_parameter("head.layers.3.bias")[:] = torch.inf
         elif poison == "observation":
             replay.ring.storage.obs[:] = torch.nan
         else:
             replay.ring.storage.reward[:] = torch.nan
-    before = learner.online.get_parameter("head.layers.2.weight").clone()
+    before = learner.online.get_parameter("head.layers.3.weight").clone()
     with pytest.raises(NotFiniteError, match=named):
         learner.update(*replay.sample(8))
-    assert torch.equal(before, learner.online.get_parameter("head.layers.2.weight"))
+    assert torch.equal(before, learner.online.get_parameter("head.layers.3.weight"))
 
 
 def test_nan_inside_a_network_is_named_as_its_output() -> None:
@@ -248,6 +248,6 @@ def test_statistics_are_of_the_last_minibatch() -> None:
 
 
 def test_the_last_layer_is_within_pytorchs_bounds() -> None:
-    weight = make_head(3, 400, 7, 1).get_parameter("layers.2.weight")
+    weight = make_head(3, 400, 7, 1).get_parameter("layers.3.weight")
     assert weight.abs().max() <= 1 / 20
     assert weight.std().item() == pytest.approx(1 / 20 / 3**0.5, rel=0.1)

@@ -1,7 +1,8 @@
 """Does it learn Atari? `python benchmarks/atari/learn.py CLAIM [--seeds 2] [--jobs 2]`.
 
-Each seed is `qlearn train` as a process of its own, then 30 full games of its last network under the run's protocol,
-and as many of a random player. Rows go to benchmarks/results/atari-CLAIM.json as they come; the runs stay in --runs.
+Each seed is `qlearn train` as a process of its own, then 30 full games of its last network with epsilon 0.05 (Nature's)
+and as many with 0.001, and of a random player. Rows go to benchmarks/results/atari-CLAIM.json as they come; the runs
+stay in --runs.
 """
 
 import argparse
@@ -28,7 +29,7 @@ from qlearn.runs.results import curve
 from qlearn.scores import mean_interval
 
 EPISODES = 30
-RAM = "--env.obs-type ram --network.torso mlp --network.hidden 256 256"
+RAM = "--env.obs-type ram --network.torso mlp --network.hidden 256 256 --steps 300000"
 CLAIMS = {
     "pong": "ALE/Pong-v5 --preset atari-quick",
     "breakout-ram": f"ALE/Breakout-v5 --preset atari-quick {RAM}",
@@ -41,11 +42,20 @@ def one(claim: str, seed: int, folder: Path, threads: int) -> dict[str, Any]:
     path = folder / f"{claim}-seed{seed}"
     words = shlex.split(CLAIMS[claim])
     program = Path(sys.executable).parent / "qlearn"
-    given = ["--seed", str(seed), "--run-dir", str(path), "--runtime.threads", str(threads)]
+    given = [
+        "--seed",
+        str(seed),
+        "--run-dir",
+        str(path),
+        "--runtime.threads",
+        str(threads),
+        "--runtime.compile",
+        "compiled",
+    ]
     began = time.perf_counter()
     subprocess.run([program, "train", *words, *given], check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - began
-    told = qlearn.evaluate(path, episodes=EPISODES, num_envs=5)
+    told = qlearn.evaluate(path, episodes=EPISODES, num_envs=5, epsilon=0.05)
     greedy = qlearn.evaluate(path, episodes=EPISODES, num_envs=5, epsilon=0.001)
     summary = json.loads((path / "summary.json").read_text())
     return {
@@ -78,7 +88,7 @@ def main() -> None:
     given = parser.parse_args()
     loads, rows = [os.getloadavg()[0]], []
     with ThreadPoolExecutor(given.jobs) as pool:
-        threads = 1 if given.jobs > 1 else 0
+        threads = 1 if given.jobs > 1 or "ram" in given.claim else 0
         waiting = [pool.submit(one, given.claim, seed, given.runs, threads) for seed in range(1, given.seeds + 1)]
         for future in waiting:
             rows.append(future.result())
