@@ -129,11 +129,11 @@ def stream(features: int, hidden: int, outputs: int, layer: MakeLayer, norm: boo
 
 
 class Widen(nn.Module):
-    """Whatever comes in, in float32: bfloat16 has no more than three digits, too few for values side by side."""
+    """Of bfloat16, float32: no more than three digits are too few for values side by side."""
 
     def forward(self, x: Tensor) -> Tensor:
         """The same numbers."""
-        return x.float()
+        return x.float() if x.dtype == torch.bfloat16 else x
 
 
 class Implicit(nn.Module):
@@ -191,7 +191,7 @@ class QNetwork(nn.Module):
         """`[B, *shape]` to z `[B, A, K]`."""
         encoded = self.encode(obs).to(next(self.head.parameters()).dtype)
         z: Tensor | Dist = self.head(self.torso(encoded))
-        return Dist(z.z.float(), z.tau) if isinstance(z, Dist) else Dist(z.float())
+        return z if isinstance(z, Dist) else Dist(z)
 
 
 def make_head(
