@@ -119,7 +119,10 @@ def build_ring(config: Config, space: Space) -> Ring:
             compress=config.learner.batch_size if replay.compress else 0,
         )
     except (MemoryError, ValueError, OverflowError) as error:
-        raise UsageError(f"replay.capacity is {replay.capacity:,}: so many rows do not fit in memory") from error
+        fix = "a smaller one" if replay.compress else "--replay.compress True, or a smaller one"
+        raise UsageError(
+            f"replay.capacity is {replay.capacity:,}: so many rows do not fit in memory; use {fix}"
+        ) from error
 
 
 def build_replay(config: Config, space: Space) -> Replay:
