@@ -300,7 +300,7 @@ def test_layers_are_normalised_before_their_relu() -> None:
     torso, _ = make_torso("mlp", (4,), (16,), layer_norm=True)
     assert [type(m).__name__ for m in torso.children()] == ["Flatten", "Linear", "LayerNorm", "ReLU"]
     head = make_head(16, 8, 2, 1, layer_norm=True).get_submodule("layers")
-    assert [type(m).__name__ for m in head.children()] == ["Linear", "LayerNorm", "ReLU", "Linear"]
+    assert [type(m).__name__ for m in head.children()] == ["Linear", "LayerNorm", "ReLU", "Widen", "Linear"]
 
 
 # Prioritised replay

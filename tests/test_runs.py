@@ -316,7 +316,7 @@ def test_a_run_that_does_not_fit_is_refused_with_the_field_to_change(
 ) -> None:
     from qlearn.runs import surroundings
 
-    words = ("train", "CartPole-v1", "--replay.capacity", "50000000", "--steps", "50")
+    words = ("train", "CartPole-v1", "--replay.capacity", "50000000", "--steps", "40000000", "--max-episodes", "1")
     monkeypatch.setattr(surroundings, "free_memory", lambda: 2 * 10**8)
     done = here(*words)
     assert done.returncode == 2

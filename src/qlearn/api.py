@@ -10,7 +10,7 @@ from qlearn.agent import Agent
 from qlearn.build import MakeNetwork, build_envs, build_rules, with_custom_network
 from qlearn.config import check, override
 from qlearn.errors import UsageError
-from qlearn.evaluate import MAX_EPISODE_STEPS, Evaluation
+from qlearn.evaluate import Evaluation
 from qlearn.evaluate import evaluate as run_evaluation
 from qlearn.runs.directory import trusted_config
 from qlearn.runs.display import Silent, Terminal
@@ -112,7 +112,7 @@ def evaluate(
             env_id=config.env.id,
             epsilon=epsilon,
             stack=config.env.frame_stack,
-            limit=played[1].steps if played else MAX_EPISODE_STEPS,
+            limit=played[1].steps if played else None,
             game=played[0].rom if played else "",
             protocol={
                 "policy": "epsilon-greedy" if epsilon else "greedy",

@@ -61,7 +61,7 @@ def evaluate(
     epsilon: float = 0.0,
     rng: np.random.Generator | None = None,
     stack: int = 1,
-    limit: int = MAX_EPISODE_STEPS,
+    limit: int | None = None,
     protocol: dict[str, Any] | None = None,
     game: str = "",
 ) -> Evaluation:
@@ -78,11 +78,13 @@ def evaluate(
         epsilon: probability of a random action, drawn from `rng`.
         rng: by default one with seed 0.
         stack: observations that the network sees at once.
-        limit: steps after which an episode is cut, or counts as cut by the environment's own limit.
+        limit: steps after which an episode counts as cut, by the environment's own limit.
         protocol: what else the record should say.
         game: the ROM's name of an Atari game.
     """
-    actor = Actor(envs, q_values, rng or np.random.default_rng(0), stack=stack, limit=max(limit, MAX_EPISODE_STEPS))
+    actor = Actor(
+        envs, q_values, rng or np.random.default_rng(0), stack=stack, limit=max(limit or 0, MAX_EPISODE_STEPS)
+    )
     number = np.arange(envs.num_envs)  # of the episode that each environment plays
     finished: dict[int, Episode] = {}
     while len(finished) < episodes:
@@ -90,6 +92,7 @@ def evaluate(
             if number[episode.env] < episodes:
                 finished[int(number[episode.env])] = episode
             number[episode.env] += envs.num_envs
+    limit = limit or MAX_EPISODE_STEPS
     cut = sum(episode.length >= limit for episode in finished.values())
     record = {"epsilon": epsilon, "max_episode_steps": limit, "episodes_cut": cut, **(protocol or {})}
     return Evaluation(env_id, [finished[n].episode_return for n in range(episodes)], record, game)

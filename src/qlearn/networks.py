@@ -123,9 +123,9 @@ class Dueling(nn.Module):
 def stream(features: int, hidden: int, outputs: int, layer: MakeLayer, norm: bool) -> nn.Sequential:
     """A hidden layer with its ReLU, and an output layer."""
     normalise = [nn.LayerNorm(hidden)] if norm else []
-    last = layer(hidden, outputs)
+    first, last = layer(features, hidden), layer(hidden, outputs)
     last.exact = True  # type: ignore[assignment]  # the engine leaves it in float32
-    return nn.Sequential(layer(features, hidden), *normalise, nn.ReLU(), Widen(), last)
+    return nn.Sequential(first, *normalise, nn.ReLU(), Widen(), last)
 
 
 class Widen(nn.Module):
