@@ -313,8 +313,8 @@ def memory_table() -> str:
     for game, ways in result.items():
         for way, curve in ways.items():
             early = next((f"{gigabytes:.2f}" for steps, gigabytes in curve if steps == 100_000), "-")
-            steps, gigabytes = curve[-1]
-            lines.append(f"| {MEMORY[way]} | {game} | {early} | {gigabytes:.2f}, {steps:,} |")
+            end = f"{curve[-1][1]:.2f}, {curve[-1][0]:,}" if curve else "not given by a machine of 24 GB"
+            lines.append(f"| {MEMORY[way]} | {game} | {early} | {end} |")
     return "\n".join(lines)
 
 

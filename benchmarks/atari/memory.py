@@ -58,9 +58,13 @@ def one(way: str, game: str, steps: int) -> list[tuple[int, float]]:
 
         before = resident()
         space, optimized = Box(0, 255, (4, 84, 84), np.uint8), way.endswith("optimized")
-        memory = ReplayBuffer(
-            CAPACITY, space, Discrete(6), optimize_memory_usage=optimized, handle_timeout_termination=not optimized
-        )
+        try:
+            memory = ReplayBuffer(
+                CAPACITY, space, Discrete(6), optimize_memory_usage=optimized, handle_timeout_termination=not optimized
+            )
+        except MemoryError as error:
+            print(error, file=sys.stderr)
+            return []  # the machine does not give so much
 
         def add(step: int) -> None:
             at = step % (len(shown) - 5)
@@ -96,7 +100,7 @@ def main() -> None:
             words = [sys.executable, __file__, "--one", way, game, "--steps", str(given.steps)]
             done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
             gigabytes[game][way] = json.loads(done.stdout.splitlines()[-1])["curve"]
-            print(game, way, gigabytes[game][way][-1], flush=True)
+            print(game, way, gigabytes[game][way][-1:], flush=True)
             write(
                 "atari-memory",
                 f"--games {' '.join(given.games)} --steps {given.steps}",
