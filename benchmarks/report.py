@@ -157,9 +157,7 @@ def speed_table() -> str:
             speeds = [
                 f"{np.median(result['steps_per_second'][k]):,.0f}" for k in ("qlearn", "qlearn-eager", "sb3", "sbx")
             ]
-            times = [
-                "{ratio:.1f} ({ci95_low:.1f} to {ci95_high:.1f})".format(**result["ratios"][k]) for k in ("sb3", "sbx")
-            ]
+            times = [times_told(result["ratios"][k]) for k in ("sb3", "sbx")]
             lines.append(f"| {what} | {' | '.join([*speeds, *times])} |")
     return "\n".join(lines)
 
@@ -169,6 +167,12 @@ def measured(name: str) -> dict[str, Any]:
     file = RESULTS / f"{name}.json"
     result: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     return result
+
+
+def times_told(times: dict[str, float], digits: int = 1) -> str:
+    """A ratio and its interval."""
+    ratio, low, high = (f"{times[name]:.{digits}f}" for name in ("ratio", "ci95_low", "ci95_high"))
+    return f"{ratio} ({low} to {high})"
 
 
 def profile_table() -> str:
@@ -222,7 +226,7 @@ def updates_table() -> str:
     """Microseconds of an update."""
     lines = ["| network, compiled | `dqn` | `rainbow` | times (95 % interval) |", "|---|---|---|---|"]
     for shape, told in measured("cpu-updates").get("median_microseconds", {}).items():
-        times = "{ratio:.1f} ({ci95_low:.1f} to {ci95_high:.1f})".format(**told["rainbow_over_dqn"])
+        times = times_told(told["rainbow_over_dqn"])
         lines.append(f"| {shape} | {told['dqn']:.0f} us | {told['rainbow']:.0f} us | {times} |")
     return "\n".join(lines)
 
@@ -236,7 +240,7 @@ def per_table() -> str:
     result = measured("cpu-per")
     for library, times in result.get("prioritized_over_uniform", {}).items():
         speeds = [f"{np.median(result['steps_per_second'][library][kind]):,.0f}" for kind in ("uniform", "prioritized")]
-        told = "{ratio:.2f} ({ci95_low:.2f} to {ci95_high:.2f})".format(**times)
+        told = times_told(times, 2)
         lines.append(f"| {library} | {' | '.join(speeds)} | {told} |")
     return "\n".join(lines)
 
@@ -301,7 +305,7 @@ def throughput_table() -> str:
     result = measured("atari-throughput")
     for way, what in THROUGHPUT.items() if result else ():
         times = result["ratios"].get(way)
-        told = "{ratio:.2f} ({ci95_low:.2f} to {ci95_high:.2f})".format(**times) if times else "-"
+        told = times_told(times, 2) if times else "-"
         lines.append(f"| {what} | {result['median'][way]:.0f} | {told} |")
     return "\n".join(lines)
 

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "cpu"))
 from compare import write
 
 import qlearn
-from qlearn.envs import find_game, make_envs
+from qlearn.envs import make_envs
 from qlearn.evaluate import evaluate
 from qlearn.runs.results import curve
 from qlearn.scores import mean_interval
@@ -71,8 +71,6 @@ def one(claim: str, seed: int, folder: Path, threads: int) -> dict[str, Any]:
 def random_player(claim: str) -> float:
     """The mean score of random actions over as many games."""
     env_id = CLAIMS[claim].split()[0]
-    game = find_game(env_id)
-    assert game is not None
     envs = make_envs(env_id, 5, seed=1, stream="evaluate", kwargs={"protocol": "nature"})
     actions = envs.space.num_actions
     told = evaluate(lambda obs: torch.zeros(len(obs), actions), envs, EPISODES, env_id=env_id, epsilon=1.0)

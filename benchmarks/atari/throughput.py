@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "cpu"))
+from agents import speed
 from compare import ratio, write
 
 WARMUP, AFTER, STEPS = 500, 600, 3_000  # random steps; steps that are not timed; steps
@@ -49,9 +50,7 @@ def qlearn(way: str, seed: int) -> float:
             exploration={"start": 0.1, "end": 0.1},
             runtime={"compile": "compiled", "log_steps": 100, **changes.get("runtime", {})},
         )
-        lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    first, *_, last = (line for line in lines if line["kind"] == "train" and line["steps"] >= AFTER)
-    return float((last["steps"] - first["steps"]) / (last["wall_seconds"] - first["wall_seconds"]))
+        return speed(run.path, AFTER)
 
 
 def stable_baselines(seed: int) -> float:
@@ -108,8 +107,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     if given.one:
-        speed = stable_baselines(given.seed) if given.one == "sb3" else qlearn(given.one, given.seed)
-        print(json.dumps({"way": given.one, "threads": torch.get_num_threads(), "steps_per_second": speed}))
+        found = stable_baselines(given.seed) if given.one == "sb3" else qlearn(given.one, given.seed)
+        print(json.dumps({"way": given.one, "threads": torch.get_num_threads(), "steps_per_second": found}))
         return
     speeds: dict[str, list[float]] = {way: [] for way in WAYS}
     loads = []
@@ -128,7 +127,7 @@ def main() -> None:
             {"qlearn": "qlearn", "sb3": "stable-baselines3", "ale": "ale-py"},
             folder="atari",
             steps_per_second=speeds,
-            median={way: round(float(np.median(found)), 1) for way, found in speeds.items()},
+            median={way: round(float(np.median(of)), 1) for way, of in speeds.items()},
             ratios={way: ratio(speeds["qlearn"], speeds[way]) for way in WAYS if way != "qlearn" and repeat},
         )
 

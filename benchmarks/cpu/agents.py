@@ -50,8 +50,13 @@ def qlearn(setting: Setting, seed: int, **changes: Any) -> float:
             run_dir=Path(folder) / "run",
             **config(setting, **changes),
         )
-        lines = [json.loads(line) for line in (run.path / "metrics.jsonl").read_text().splitlines()]
-    first, *_, last = (line for line in lines if line["kind"] == "train" and line["steps"] >= AFTER)
+        return speed(run.path, AFTER)
+
+
+def speed(run: Path, after: int) -> float:
+    """Steps per second of a run since step `after`, by its metrics."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    first, *_, last = (line for line in lines if line["kind"] == "train" and line["steps"] >= after)
     return float((last["steps"] - first["steps"]) / (last["wall_seconds"] - first["wall_seconds"]))
 
 

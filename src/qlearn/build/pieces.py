@@ -82,9 +82,8 @@ def build_envs(
 ) -> GymEnvs:
     """The environments of the configuration; `kwargs` go to `make_envs`."""
     env, given = config.env, json.loads(config.env.kwargs)
-    build_rules(config)  # sees whether they are right
     atari = {"obs_type": env.obs_type, "protocol": env.protocol}
-    if find_game(env.id):
+    if build_rules(config):
         given = given | atari
     elif changed := next((name for name, value in atari.items() if value != getattr(EnvConfig(), name)), None):
         raise UsageError(f"env.{changed} is {atari[changed]}, but {env.id} is no Atari game")
