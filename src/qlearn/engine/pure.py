@@ -21,7 +21,8 @@ class Flat:
         self.module, self.precision = module, getattr(module, "precision", torch.float32)
         parameters = dict(module.named_parameters())
         self._shapes = {name: p.shape for name, p in parameters.items()}
-        self._images = names_in(module, lambda part: isinstance(part, nn.Conv2d) and hasattr(module, "precision"))
+        images = names_in(module, lambda part: isinstance(part, nn.Conv2d) and hasattr(module, "precision"))
+        self._images = {name for name in images if parameters[name].ndim == 4}  # weights
         self._exact = names_in(module, lambda part: getattr(part, "exact", False))
         self.vector = torch.cat([self._laid(name, p.detach()).flatten() for name, p in parameters.items()])
         self._sizes = [p.numel() for p in parameters.values()]
@@ -37,22 +38,20 @@ class Flat:
         """The parameters that a vector holds, by name."""
         parts = zip(self._shapes.items(), torch.split(vector, self._sizes), strict=True)
         return {
-            name: part.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1)
-            if name in self._images and len(shape) == 4
-            else part.view(shape)
+            name: part.view(shape[0], *shape[2:], shape[1]).movedim(-1, 1) if name in self._images else part.view(shape)
             for (name, shape), part in parts
         }
 
     def weights(self, vector: Tensor) -> dict[str, Tensor]:
         """The same in the network's precision, all at once; what must be exact stays as it is."""
-        if self.precision == vector.dtype:
-            return self.named(vector)
         whole = self.named(vector)
+        if self.precision == vector.dtype:
+            return whole
         return self.named(vector.to(self.precision)) | {name: whole[name] for name in self._exact}
 
     def _laid(self, name: str, parameter: Tensor) -> Tensor:
         """A parameter as it lies in the vector: the weight of a convolution `[O, I, H, W]` as `[O, H, W, I]`."""
-        return parameter.movedim(1, -1) if name in self._images and parameter.ndim == 4 else parameter
+        return parameter.movedim(1, -1) if name in self._images else parameter
 
     @torch.no_grad()
     def copy_(self, other: "Flat") -> None:

@@ -177,6 +177,7 @@ class Atari(gym.Env[Array, Any]):
         self.observation_space, self.action_space = console.observation_space, spaces.Discrete(len(console.actions))
         self.metadata = {"render_modes": ["rgb_array"], "render_fps": 60 // rules.frameskip}
         self.render_mode = "rgb_array" if camera else None
+        self._twin = None if camera is console else camera  # plays along
         self._lives, self._sent = 0, False
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
@@ -184,15 +185,15 @@ class Atari(gym.Env[Array, Any]):
         super().reset(seed=seed, options=options)
         seed = int(self.np_random.integers(2**31)) if seed is None else seed % 2**31
         obs, self._lives = self.console.reset(seed)
-        if self.camera not in (None, self.console):
-            self.camera.reset(seed)
+        if self._twin:
+            self._twin.reset(seed)
         return obs, {"lives": self._lives, "life_lost": False}
 
     def send(self, action: int) -> None:
         """Begin a step: where the emulator has a thread of its own, it works while others are told."""
         self.console.send(int(action))
-        if self.camera not in (None, self.console):
-            self.camera.send(int(action))
+        if self._twin:
+            self._twin.send(int(action))
         self._sent = True
 
     def step(self, action: int) -> tuple[Array, float, bool, bool, dict[str, Any]]:
@@ -201,8 +202,8 @@ class Atari(gym.Env[Array, Any]):
             self.send(action)
         self._sent = False
         obs, reward, over, cut, lives = self.console.receive()
-        if self.camera not in (None, self.console):
-            self.camera.receive()
+        if self._twin:
+            self._twin.receive()
         lost, self._lives = lives < self._lives, lives
         return obs, reward, over, cut, {"lives": lives, "life_lost": lost and self.rules.life_loss}
 
