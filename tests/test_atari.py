@@ -363,6 +363,30 @@ def test_bfloat16_is_near_float32_and_its_values_are_told_apart() -> None:
     assert {name for name, part in network.named_modules() if getattr(part, "exact", False)} == {"head.layers.3"}
 
 
+@pytest.mark.parametrize("mode", ["eager", "compiled"])
+def test_the_weights_in_bfloat16_are_always_those_of_now(mode: str) -> None:
+    if why_not_bfloat16():
+        pytest.skip(str(why_not_bfloat16()))
+    changes = {**PIXELS, "runtime": {"compile": mode, "precision": "bf16"}}
+    one, other = (build(check(override(presets.get("nature", "ALE/Pong-v5"), changes))) for _ in "ab")
+    learner = one.learner
+    assert isinstance(learner, dqn.Learner)
+    assert isinstance(other.learner, dqn.Learner)
+    for tick in one.train():
+        vector, low = learner.descent.flat.forms
+        assert low.dtype == torch.bfloat16
+        assert torch.equal(low, vector.bfloat16())
+        if tick.updates >= 3:
+            break
+    learner.synchronize()
+    q = learner.q_values(torch.from_numpy(one.actor.seen))
+    other.learner.restore(learner.tensors())
+    assert torch.equal(other.learner.q_values(torch.from_numpy(one.actor.seen)), q)
+    for parts in (one, other):
+        parts.envs.close()
+    assert all(torch.equal(a, b) for a, b in zip(other.learner._target.forms, learner._target.forms, strict=True))
+
+
 def test_a_convolution_that_is_wrong_in_bfloat16_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     right = torch.nn.functional.conv2d
 

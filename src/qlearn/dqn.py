@@ -250,6 +250,7 @@ class Learner:
         """Take back what `tensors` gave. Raises ValueError where it is not that of such a learner."""
         self.descent.restore(tensors)
         load_module_tensors(self.target, tensors["networks"], "target.")
+        self._target.changed()
 
     def _losses(self, *columns_and_index: Tensor) -> Tensor:
         """The losses `[B]` of the transitions at an index, of the ring's columns."""

@@ -66,8 +66,8 @@ class Descent:
         self._coefficients = torch.zeros(len(optimizer.numbers(1, 1.0)), dtype=vector.dtype)
         self._numbers = self._coefficients.numpy()
         self.pure, self._kept = Pure(losses, networks, self.draws), list(kept)
-        self._others = self.pure.tensors()[1:]
-        state = [vector, *self.memory.values()]
+        self._others = self.pure.tensors()[len(self.flat.forms) :]
+        state = [*self.flat.forms, *self.memory.values()]
         self.changes = len(state)
         self.state = [*state, *self._others, *kept]  # of a step; the first `changes` are what it changes
         self._program = Program(
@@ -138,6 +138,7 @@ class Descent:
             ValueError: it is not that of such a network and optimiser.
         """
         load_module_tensors(self.network, tensors["networks"], "online.")
+        self.flat.changed()
         memory, step = dict(tensors["optimizer"]), 0.0
         if memory:
             step = float(memory.pop("step", torch.tensor(1.0)))
@@ -156,30 +157,36 @@ class Descent:
 
         Args:
             at: networks' tensors, random numbers, and what `losses` is called with, to the losses `[..., B]`.
-            arguments: the state (parameters, memory, other tensors of networks, what is kept), then coefficients,
-                random numbers, weights and inputs.
+            arguments: the state (parameters in all forms, memory, other tensors of networks, what is kept), then
+                coefficients, random numbers, weights and inputs.
 
         Returns:
-            The new parameters and memory, the outcome `[..., B]`, and the mean loss and the gradient's norm `[..., 2]`.
+            The new parameters in all forms and memory, the outcome `[..., B]`, and the mean loss and the gradient's
+            norm `[..., 2]`.
         """
-        first, second = self.changes, self.changes + len(self._others)
-        memory, others = arguments[1:first], arguments[first:second]
+        forms, first = len(self.flat.forms), self.changes
+        second = first + len(self._others)
+        memory, others = arguments[forms:first], arguments[first:second]
         kept, (coefficients, normal, uniform, weight, *inputs) = (
             arguments[second : len(self.state)],
             arguments[len(self.state) :],
         )
-        vector = arguments[0].detach().requires_grad_()
-        losses = at([vector, *others], (normal, uniform), *kept, *inputs)
+        vector, *low = (form.detach().requires_grad_() for form in arguments[:forms])
+        losses = at([vector, *low, *others], (normal, uniform), *kept, *inputs)
         loss = (weight * losses).mean(-1)
-        (gradient,) = torch.autograd.grad(loss.sum(), vector)
+        gradient, *parts = torch.autograd.grad(loss.sum(), [vector, *low], materialize_grads=True)
         with torch.no_grad():
+            for part in parts:
+                gradient = gradient + part
             norm = torch.linalg.vector_norm(gradient, dim=-1)
             if self.max_grad_norm:
                 gradient = gradient * (self.max_grad_norm / norm).clamp(max=1.0)[..., None]
             numbers = coefficients[..., None].unbind(-2)
             moved, remembered = self.optimizer.descend(vector.detach(), gradient, memory, numbers)
             sound = (loss.isfinite() & norm.isfinite())[..., None]
-            new = [torch.where(sound, b, a) for a, b in zip(arguments, (moved, *remembered), strict=False)]
+            before = arguments[0], *memory
+            vector, *kept_up = (torch.where(sound, b, a) for a, b in zip(before, (moved, *remembered), strict=True))
+            new = [vector, *(vector.to(form.dtype) for form in low), *kept_up]
             outcome = self._outcome(losses.detach())
         return *new, outcome, torch.stack([loss.detach(), norm], -1)
 

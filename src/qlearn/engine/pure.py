@@ -14,7 +14,8 @@ class Flat:
     """All parameters of a module as one vector, of which they are views.
 
     So the optimiser steps one tensor, the gradient's norm is one reduction, and the copy of a network is one copy.
-    The weights of our convolutions lie channels last, as they are quickest.
+    The weights of our convolutions lie channels last, as they are quickest. Where the network computes in another
+    precision, the vector is there in it as well, ready for whoever calls the network: `forms` has both.
     """
 
     def __init__(self, module: nn.Module) -> None:
@@ -26,6 +27,8 @@ class Flat:
         self._exact = names_in(module, lambda part: getattr(part, "exact", False))
         self.vector = torch.cat([self._laid(name, p.detach()).flatten() for name, p in parameters.items()])
         self._sizes = [p.numel() for p in parameters.values()]
+        low = [] if self.precision == self.vector.dtype else [self.vector.to(self.precision)]
+        self.forms = [self.vector, *low]  # all the same numbers
         self.bind()
 
     def bind(self) -> None:
@@ -42,21 +45,26 @@ class Flat:
             for (name, shape), part in parts
         }
 
-    def weights(self, vector: Tensor) -> dict[str, Tensor]:
-        """The same in the network's precision, all at once; what must be exact stays as it is."""
+    def weights(self, vector: Tensor, *low: Tensor) -> dict[str, Tensor]:
+        """What the network computes with, of vectors as in `forms`: what must be exact is of the first."""
         whole = self.named(vector)
-        if self.precision == vector.dtype:
-            return whole
-        return self.named(vector.to(self.precision)) | {name: whole[name] for name in self._exact}
+        return self.named(low[0]) | {name: whole[name] for name in self._exact} if low else whole
 
     def _laid(self, name: str, parameter: Tensor) -> Tensor:
         """A parameter as it lies in the vector: the weight of a convolution `[O, I, H, W]` as `[O, H, W, I]`."""
         return parameter.movedim(1, -1) if name in self._images else parameter
 
     @torch.no_grad()
+    def changed(self) -> None:
+        """Take note of parameters that somebody set."""
+        for form in self.forms[1:]:
+            form.copy_(self.vector)
+
+    @torch.no_grad()
     def copy_(self, other: "Flat") -> None:
         """Take the other module's parameters and buffers."""
-        self.vector.copy_(other.vector)
+        for mine, theirs in zip(self.forms, other.forms, strict=True):
+            mine.copy_(theirs)
         for mine, theirs in zip(self.module.buffers(), other.module.buffers(), strict=True):
             mine.copy_(theirs)
 
@@ -88,8 +96,8 @@ class Pure(nn.Module):
         self._counts = None if any(hasattr(module, "draws") for module in self.modules()) else [0, 0]
 
     def tensors(self) -> list[Tensor]:
-        """What the networks are made of: a vector for each, then their buffers."""
-        return [*(flat.vector for flat in self.flats), *self.buffers()]
+        """What the networks are made of: the forms of each, then their buffers."""
+        return [*(form for flat in self.flats for form in flat.forms), *self.buffers()]
 
     @property
     def deterministic(self) -> bool:
@@ -105,9 +113,11 @@ class Pure(nn.Module):
 
     def at(self, tensors: Sequence[Tensor], numbers: Sequence[Tensor], *inputs: Tensor) -> Tensor:
         """The function where these are the networks' tensors and their random numbers."""
-        named = dict(zip(self._names, tensors[len(self.flats) :], strict=True))
-        for i, (flat, vector) in enumerate(zip(self.flats, tensors, strict=False)):
-            named |= {f"networks.{i}.{name}": part for name, part in flat.weights(vector).items()}
+        left, named = list(tensors), dict[str, Tensor]()
+        for i, flat in enumerate(self.flats):
+            forms, left = left[: len(flat.forms)], left[len(flat.forms) :]
+            named |= {f"networks.{i}.{name}": part for name, part in flat.weights(*forms).items()}
+        named |= zip(self._names, left, strict=True)
         with self._draws.handed_out(*numbers):
             result: Tensor = functional_call(self, named, inputs)
         return result
