@@ -12,6 +12,7 @@ VERBS = {
     "resume": "continue a run from its last checkpoint",
     "evaluate": "play whole episodes with a trained agent and report the returns",
     "play": "watch a trained agent, in a window or as a video",
+    "watch": "see a run in the browser, live or finished, or write its page as one file",
     "suite": "train and evaluate many runs, as one file says",
     "plot": "draw the returns of runs, or the results of a suite",
     "presets": "list the presets",
