@@ -1,4 +1,4 @@
-"""What a run is and where it stands: its settings, those that differ from its preset, and whether it is being trained."""
+"""What a run is and where it stands: its settings, and whether it is being trained, has finished or was stopped."""
 
 import fcntl
 import json

@@ -14,6 +14,7 @@ from qlearn.watch.plain import number
 
 POINTS = 600  # of a curve, at most
 TRAIN = tuple(name for name in DESCRIPTIONS["train"] if name not in ("mean_return", "episodes"))
+PLACES = {name: place for place, name in enumerate(TRAIN, 1)}  # in a row of `Log.train`
 
 
 class Log:
@@ -100,10 +101,13 @@ class Log:
         table = table.reshape(-1, 1 + len(TRAIN))
         cuts = buckets(len(table))
         curves: dict[str, Any] = {"count": len(table)}
+        idle = table[:, PLACES["updates"]] == 0  # before the first update steps cost nothing
+        if not idle.all():
+            table[idle, PLACES["steps_per_second"]] = np.nan
         if len(cuts):
             ends = np.append(cuts[1:], len(table)) - 1
             curves["steps"] = table[ends, 0]
-            for place, name in enumerate(TRAIN, 1):
+            for name, place in PLACES.items():
                 if np.isfinite(table[:, place]).any():
                     extreme = np.fmax.reduceat(table[:, place], cuts) if name == "q_max" else None
                     curves[name] = average(table[:, place], cuts) if extreme is None else extreme

@@ -83,9 +83,9 @@ def _drawn(envs: GymEnvs) -> str | None:
 def told(tape: Tape, value: Value, envs: GymEnvs, config: Config, *, name: str, epsilon: float) -> dict[str, Any]:
     """The episode for the page.
 
-    V(s) is the largest Q-value allowed. The realised return is that of the rewards as they are learned from, discounted;
-    where the episode was cut, by a time limit or by `STEPS`, V of its last observation stands for the rest. delta is the
-    error of one step, r + gamma V(s') - Q(s, a).
+    V(s) is the largest Q-value allowed. The realised return is the discounted sum of the rewards as they are learned
+    from; where the episode was cut, by a time limit or by `STEPS`, V of its last observation stands for the rest. The
+    error is that of one step, r + gamma V(s') - Q(s, a).
     """
     q = np.asarray(tape.q)
     mask = np.ones_like(q, bool) if tape.mask[0] is None else np.asarray(tape.mask)

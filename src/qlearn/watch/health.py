@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from qlearn.networks import evaluating
+from qlearn.networks import NoisyLinear, evaluating
 
 DORMANT = 0.025  # of the mean activity of its layer, or less: Sokar et al. (2023)
 
@@ -53,13 +53,13 @@ def health(network: nn.Module, target: Mapping[str, Tensor] | None, obs: Tensor,
 def listening(network: nn.Module) -> Iterator[dict[str, dict[str, Any]]]:
     """What the units behind each ReLU say while the network runs, by layer, in order."""
     heard: dict[str, dict[str, Any]] = {}
-    before, hooks = "", []
+    before, image, hooks = "", False, []
     for name, module in network.named_modules():
-        if isinstance(module, (nn.Linear, nn.Conv2d)) or hasattr(module, "weight_noise"):
-            before = name
+        if isinstance(module, (nn.Linear, nn.Conv2d, NoisyLinear)):
+            before, image = name, isinstance(module, nn.Conv2d)
         if isinstance(module, nn.ReLU):
             heard[before or name] = {}
-            hooks.append(module.register_forward_hook(_hook(heard, before or name)))
+            hooks.append(module.register_forward_hook(_hook(heard, before or name, image)))
     try:
         yield heard
     finally:
@@ -67,10 +67,9 @@ def listening(network: nn.Module) -> Iterator[dict[str, dict[str, Any]]]:
             hook.remove()
 
 
-def _hook(heard: dict[str, dict[str, Any]], name: str) -> Any:
-    def hear(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:  # noqa: ARG001
-        convolved = output.ndim == 4 and isinstance(module, nn.ReLU) and output.shape[-1] == output.shape[-2]
-        heard[name] = activity(name, output.movedim(1, -1) if convolved else output)
+def _hook(heard: dict[str, dict[str, Any]], name: str, image: bool) -> Any:
+    def hear(module: nn.Module, inputs: Any, output: Tensor) -> None:  # noqa: ARG001
+        heard[name] = activity(name, output.movedim(1, -1) if image else output)
 
     return hear
 

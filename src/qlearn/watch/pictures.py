@@ -2,6 +2,7 @@
 
 import base64
 import io
+import math
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,7 @@ def frame_uri(frame: Any) -> str | None:
 def observation(seen: Array, space: Space) -> Any:
     """What the network sees at once, `[*shape]` or `[stack, *shape]`: a picture's URI, or numbers.
 
-    Images lie side by side, the oldest at the left. A small grid with channels shows the last one that is on in each
+    Images lie in reading order, the oldest first. A small grid with channels shows the last one that is on in each
     cell. What is no image is told as numbers, or, where these are many, as grey cells from the smallest to the
     largest.
     """
@@ -39,15 +40,28 @@ def observation(seen: Array, space: Space) -> Any:
     frames = list(seen) if stacked else [seen]
     layout = image_layout(frames[0].shape)
     if layout:
-        return _uri(Image.fromarray(np.concatenate([_pixels(frame, layout) for frame in frames], 1)))
+        return _uri(Image.fromarray(_tiled([_pixels(frame, layout) for frame in frames])))
     if frames[0].ndim == 3:
-        return _uri(Image.fromarray(np.concatenate([_grid(frame) for frame in frames], 1)))
+        return _uri(Image.fromarray(_tiled([_grid(frame) for frame in frames])))
     if seen.size <= NUMBERS:
         return [round(float(number), 4) for number in seen.reshape(-1)]
-    width = max(2, 1 << int(np.ceil(np.log2(seen.size) / 2)))
+    width = max(2, 1 << math.ceil(math.log2(seen.size) / 2))
     cells = np.zeros(-(-seen.size // width) * width, np.uint8)
     cells[: seen.size] = _grey(seen.reshape(-1))
     return _uri(Image.fromarray(cells.reshape(-1, width)))
+
+
+def _tiled(images: list[Array]) -> Array:
+    """Images of one shape in rows and columns, a thin line between them."""
+    columns = math.ceil(math.sqrt(len(images)))
+    rows, (height, width) = -(-len(images) // columns), images[0].shape[:2]
+    line = 2 if len(images) > 1 else 0
+    shape = (rows * (height + line) - line, columns * (width + line) - line, *images[0].shape[2:])
+    sheet = np.full(shape, 112, np.uint8)
+    for number, image in enumerate(images):
+        top, left = number // columns * (height + line), number % columns * (width + line)
+        sheet[top : top + height, left : left + width] = image
+    return sheet
 
 
 def _pixels(frame: Array, layout: tuple[int, int, int, bool]) -> Array:

@@ -19,12 +19,22 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(v) for v in value]
     if isinstance(value, np.ndarray):
-        return plain(value.tolist())
+        return rounded(value) if value.dtype.kind == "f" else value.tolist()
     if isinstance(value, np.generic):
         return plain(value.item())
     if isinstance(value, float):
         return float(f"{value:.{DIGITS}g}") if math.isfinite(value) else None
     return value if value is None or isinstance(value, (bool, int, str)) else str(value)
+
+
+def rounded(values: Array) -> Any:
+    """An array of floats as `plain` has them, all at once."""
+    values = values.astype(np.float64)
+    known = np.isfinite(values)
+    size = np.abs(np.where(known & (values != 0), values, 1.0))
+    unit = 10.0 ** np.clip(DIGITS - 1 - np.floor(np.log10(size)), -300, 300)
+    told = (np.where(known, values, 0.0) * unit).round() / unit
+    return told.tolist() if known.all() else np.where(known, told.astype(object), None).tolist()
 
 
 def dumps(value: Any) -> bytes:

@@ -8,6 +8,7 @@ the page itself may load nothing but its own files.
 import os
 import secrets
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -64,8 +65,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}/?token={self.token}"
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True),
-            threading.Thread(target=self._errands, daemon=True),
+            threading.Thread(target=_humbly, args=(10, self._server.serve_forever, 0.1), daemon=True),
+            threading.Thread(target=_humbly, args=(15, self.story.errand, self._stop), daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -81,12 +82,6 @@ class Server:
         self._server.shutdown()
         self._server.server_close()
 
-    def _errands(self) -> None:
-        """Studies have what training leaves of the processor."""
-        with suppress(OSError, AttributeError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 15)
-        self.story.errand(self._stop)
-
     def answer(self, target: str) -> tuple[int, str, bytes]:
         """Status, type and body of what is asked for."""
         parts = urlsplit(target)
@@ -100,6 +95,13 @@ class Server:
         if name == "/api/study":
             return 200, "application/json", self.story.studied
         return 404, "text/plain", b"there is nothing of that name\n"
+
+
+def _humbly(niceness: int, work: Callable[[Any], None], argument: Any) -> None:
+    """Work in this thread, and in those that it starts, with what others leave of the processor."""
+    with suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
+    work(argument)
 
 
 def _handler(server: Server) -> type[BaseHTTPRequestHandler]:

@@ -1,11 +1,10 @@
-"""A run as the page tells it: what is quick to read, read anew when it has changed; what takes time, when there is time."""
+"""A run as the page tells it: what is quick to read as soon as it changes; what takes time, when there is time."""
 
 import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from qlearn.errors import QlearnError
 from qlearn.runs import directory, metrics
 from qlearn.runs.progress import threshold
 from qlearn.watch.card import card, held, saved_steps, status
@@ -13,7 +12,8 @@ from qlearn.watch.curves import Log
 from qlearn.watch.plain import dumps
 from qlearn.watch.study import study
 
-PATIENCE = 50  # after a study, so many times what it took goes by before the next one of a run that is being trained
+PATIENCE = 20  # after a study, so many times what it took goes by before the next one of a run that is being trained
+NEVER = -1  # the steps of a checkpoint that is not there
 ATTENTION = 15.0  # seconds after a question for which somebody is thought to be looking
 
 
@@ -26,7 +26,7 @@ class Story:
 
     def __init__(self, path: Path) -> None:
         self.path, self.config = path, directory.read_config(path)
-        self.log, self.studied, self.studying = Log(path), b"null", False
+        self.log, self.studied = Log(path), b"null"
         self.studied_steps: int | None = None
         self.goal = threshold(self.config)
         self._lock, self._asked, self._rested = threading.Lock(), 0.0, 0.0
@@ -36,9 +36,10 @@ class Story:
         """All that is quick to tell, as JSON, and its version: it is another one when anything has changed."""
         self._asked = time.monotonic()
         with self._lock:
+            self.config = directory.read_config(self.path)  # to go on for longer is to write it anew
             self.log.read()
             stands = status(self.path, self.config, self.log.last_step)
-            version = (self.log.version, self.log.size, str(stands), self.studied_steps, self.studying)
+            version = (self.log.version, self.log.size, str(stands), self.studied_steps)
             if self._told is None or self._told[0] != version:
                 self._told = version, dumps({"version": _text(version), **self._overview(stands)})
             return _text(version), self._told[1]
@@ -61,7 +62,6 @@ class Story:
             "meanings": metrics.DESCRIPTIONS["train"] | metrics.DESCRIPTIONS["episode"],
             "card": card(self.path, config),
             "studied": self.studied_steps,
-            "studying": self.studying,
         }
 
     def due(self) -> bool:
@@ -71,22 +71,18 @@ class Story:
         long.
         """
         now = time.monotonic()
-        if now - self._asked > ATTENTION or self.studied_steps == (saved_steps(self.path) or -1):
+        if now - self._asked > ATTENTION or self.studied_steps == (saved_steps(self.path) or NEVER):
             return False
         return now >= self._rested or not held(self.path)
 
     def learn(self) -> None:
         """Study the newest checkpoint now."""
-        started, self.studying = time.monotonic(), True
-        try:
-            saved = saved_steps(self.path)
-            with self._lock:
-                last = self.log.last
-            self.studied = dumps(study(self.path, last))
-            self.studied_steps = -1 if saved is None else saved
-        finally:
-            self.studying = False
-            self._rested = time.monotonic() + PATIENCE * (time.monotonic() - started)
+        started, saved = time.monotonic(), saved_steps(self.path)
+        with self._lock:
+            last = self.log.last
+        self.studied = dumps(study(self.path, last))
+        self.studied_steps = saved or NEVER
+        self._rested = time.monotonic() + PATIENCE * (time.monotonic() - started)
 
     def whole(self) -> tuple[bytes, bytes]:
         """Everything at once, for a page that will not be able to ask."""
@@ -98,12 +94,7 @@ class Story:
         """Study whenever it is due, until `stop`; for a thread of its own."""
         while not stop.wait(0.3):
             if self.due():
-                try:
-                    self.learn()
-                except (QlearnError, OSError) as error:
-                    problem = {"note": " ".join(str(error).split())}
-                    self.studied = dumps({"steps": -1, "player": problem, "replay": problem, "network": problem})
-                    self.studied_steps = saved_steps(self.path) or -1
+                self.learn()
 
 
 def _text(version: tuple[Any, ...]) -> str:

@@ -55,8 +55,9 @@ def study(run: Path, last: dict[str, float | None] | None = None) -> dict[str, A
     try:
         with opened(run) as found, played_in(found.config) as (envs, frames):
             record |= {"steps": found.steps, **_panels(found, envs, frames, (last or {}).get("epsilon"))}
-    except QlearnError as error:
-        note = {"note": " ".join(str(error).split())}
+    except Exception as error:  # of a stranger's files and environment anything may come; a page can say so
+        ours = "" if isinstance(error, QlearnError) else f"{type(error).__name__}: "
+        note = {"note": ours + " ".join(str(error).split())}
         record |= {"player": note, "replay": note, "network": note}
     return {**record, "seconds": time.perf_counter() - started}
 

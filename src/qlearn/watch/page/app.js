@@ -14,7 +14,7 @@ function tell(state) {
   fillCurves(state, known.study ? known.study.bound : null);
   if (!before || JSON.stringify(before.card) !== JSON.stringify(state.card)) fillCard(state.card);
   if (!known.study) {
-    fillVerdicts(null, true);
+    fillVerdicts(null);
     const wait = state.status.saved === null ? "There is no checkpoint yet; this panel comes with the first one." : "Playing an episode with the newest checkpoint …";
     for (const id of ["player", "replay", "network"]) fill(id, note(wait));
   }
@@ -25,7 +25,7 @@ function learn(study) {
   if (!study) return;
   const first = !known.study;
   known.study = study;
-  fillVerdicts(study.verdicts || null, false);
+  fillVerdicts(study.verdicts);
   fillReplay(study.replay);
   fillNetwork(study.network);
   if (first || !player.touched) fillPlayer(study.player, study.steps);
@@ -41,8 +41,10 @@ function offer(study) {
     `an episode of step ${say(study.steps)} is there: show it`));
 }
 
+const GONE = "qlearn watch is not running any more; what is shown is what it last told.";
+
 async function ask(path) {
-  const answer = await fetch(path, { cache: "no-store" });
+  const answer = await fetch(path, { cache: "no-store" }).catch(() => { throw new Error(GONE); });
   if (answer.status === 204) return null;
   if (!answer.ok) throw new Error(await answer.text());
   return answer.json();
@@ -53,18 +55,20 @@ async function follow() {
   try {
     const state = document.hidden ? null : await ask(`api/state?version=${encodeURIComponent(known.version)}`);
     if (state) {
-      known.version = state.version || "";
       tell(state);
-    }
+      known.version = state.version || "";
+    } else if (known.state) document.getElementById("problem").hidden = true;
     if (known.state && known.state.studied !== null && known.studied !== known.state.studied) {
-      known.studied = known.state.studied;
+      const { studied } = known.state;
       learn(await ask("api/study"));
+      known.studied = studied;
     }
     if (!known.study) pause = 400;
   } catch (error) {
     const problem = document.getElementById("problem");
     problem.hidden = false;
-    problem.textContent = error instanceof TypeError ? "qlearn watch is not running any more; what is shown is what it last told." : error.message;
+    problem.textContent = error.message;
+    if (error.message !== GONE) console.error(error);
     pause = 5000;
   }
   setTimeout(follow, pause);

@@ -82,7 +82,7 @@ function axes(x, y, xs, ys, width, height, log) {
   }
   const places = ticks(xs[0], xs[1], Math.max(2, Math.min(6, Math.floor(width / 110))));
   for (const value of places)
-    parts.push(svg("text", { class: "tick", x: x(value).toFixed(1), y: height - 5, "text-anchor": "middle" }, short(value)));
+    parts.push(svg("text", { class: "tick", x: Math.min(x(value), width - 2).toFixed(1), y: height - 5, "text-anchor": x(value) > width - 24 ? "end" : "middle" }, short(value)));
   return parts;
 }
 
@@ -113,9 +113,11 @@ function lines(spec) {
   const last = (list) => list.findLast((value) => value !== null && value !== undefined);
   const tell = (index) => {
     spec.series.forEach((one, i) => (shown[i].textContent = say(index === null ? last(one.values) : one.values[index])));
-    at.textContent = index === null ? (spec.log ? "log scale" : "") : `step ${say(spec.xs[index])}`;
+    at.textContent = index === null ? aside : `step ${say(spec.xs[index])}`;
   };
   spec.log = spec.log && spread(spec.series.map((one) => one.values));
+  const far = (spec.rules || []).filter((rule) => !near(rule.value, extent(spec.series.map((one) => one.values))));
+  const aside = [spec.log ? "log scale" : "", ...far.map((rule) => `${rule.label}, off the chart`)].filter(Boolean).join(" · ");
   tell(null);
   chart(canvas, (width) => [drawLines(spec, width, tell)]);
   return figure;
@@ -170,7 +172,11 @@ function pointed(step) {
   for (const root of document.querySelectorAll("#curves svg")) if (root.point) root.point(step);
 }
 
-const near = (value, [low, high]) => value >= low - 2 * (high - low || Math.abs(high) || 1) && value <= high + 2 * (high - low || Math.abs(high) || 1);
+// Whether a line can be drawn at a value and the curves still be seen.
+function near(value, [low, high]) {
+  const room = Math.max(2 * (high - low), 1.5 * Math.max(Math.abs(low), Math.abs(high)), 1e-9);
+  return value >= low - room && value <= high + room;
+}
 
 function nearest(xs, value) {
   let low = 0;
@@ -205,13 +211,16 @@ function drawBars(spec, width, fact) {
   const [left, right, base] = [6, 6, height - BOTTOM];
   const count = spec.counts.length;
   const top = Math.max(...spec.counts, ...(spec.other || [0]), 1e-12);
+  const least = Math.min(...spec.counts.filter((value) => value > 0));
+  const logs = !spec.other && top / least > 200; // rare things are to be seen beside common ones
+  const tallness = (value) => (base - TOP) * (logs ? Math.log1p(value / least) / Math.log1p(top / least) : value / top);
   const room = (width - left - right) / count;
   const gap = Math.min(3, room * 0.18);
   const wide = Math.min(room - gap, 90);
   const parts = [svg("line", { class: "axis", x1: left, x2: width - right, y1: base, y2: base })];
   const name = (i) => (spec.labels ? spec.labels[i] : `${say(spec.edges[i])} to ${say(spec.edges[i + 1])}`);
   spec.counts.forEach((value, i) => {
-    const tall = value > 0 ? Math.max(1.5, ((base - TOP) * value) / top) : 0;
+    const tall = value > 0 ? Math.max(1.5, tallness(value)) : 0;
     const from = left + room * i + (room - wide) / 2;
     const bar = svg("rect", { class: `bar ${spec.kind || ""}`, x: from.toFixed(1), y: (base - tall).toFixed(1), width: wide.toFixed(1), height: tall.toFixed(1), rx: Math.min(2, wide / 4) });
     const hit = svg("rect", { class: "hit", x: (left + room * i).toFixed(1), y: 0, width: room.toFixed(1), height: base });
@@ -221,7 +230,7 @@ function drawBars(spec, width, fact) {
   });
   if (spec.other) {
     const middle = spec.other.map((_, i) => left + room * (i + 0.5));
-    parts.push(svg("path", { class: "line second", d: path(middle, spec.other, (v) => v, (v) => base - ((base - TOP) * v) / top) }));
+    parts.push(svg("path", { class: "line second", d: path(middle, spec.other, (v) => v, (v) => base - tallness(v)) }));
   }
   const every = Math.ceil(count / Math.max(2, Math.floor(width / 64)));
   if (spec.labels) spec.labels.forEach((label, i) => {
@@ -232,5 +241,6 @@ function drawBars(spec, width, fact) {
     marks.forEach((i, n) => parts.push(svg("text", { class: "tick", x: (left + room * i).toFixed(1), y: height - 6, "text-anchor": ["start", "middle", "end"][n] }, say(spec.edges[i], 2))));
   }
   const words = spec.counts.map((value, i) => `${name(i)}: ${(spec.format || say)(value)}`).join("; ");
+  if (logs) parts.push(svg("text", { class: "tick", x: left, y: TOP + 2 }, "log counts"));
   return svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": `${spec.title}. ${words}` }, parts);
 }

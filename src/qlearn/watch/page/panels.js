@@ -27,8 +27,8 @@ function fillHead(state) {
 
 const capital = (text) => { const said = text.charAt(0).toUpperCase() + text.slice(1); return /[.!?]$/.test(said) ? said : said + "."; };
 
-function fillVerdicts(found, studying) {
-  if (!found) return fill("verdicts", note(studying ? "Looking at the newest checkpoint …" : "Not examined yet."));
+function fillVerdicts(found) {
+  if (!found) return fill("verdicts", note("Looking at the run …"));
   const cards = found.verdicts.map((verdict) => el("article", { class: "verdict" },
     el("h3", { text: capital(String(verdict.sentence)) }),
     el("p", { class: "fix", text: String(verdict.fix) }),
@@ -99,7 +99,7 @@ function surpriseOf(one) {
   const sum = el("div", { class: "sum" },
     piece(say(one.target), "y", "first"), "=", piece(say(one.reward), "r"),
     one.bonus ? ["+", piece(signed(one.bonus), "Munchausen")] : [],
-    "+", gone ? [piece(say(one.after), `Q′(s′, ${one.best})`, "gone"), "·", piece("0", "terminated")]
+    "+", gone ? [piece(say(one.after), `Q′(s′, ${one.best})`, "gone"), "·", piece("0", "1 − terminated")]
       : [piece(say(one.discount), "γⁿ"), "·", piece(say(one.after), `Q′(s′, ${one.best})`)],
     Math.abs(one.cut) > 1e-3 * Math.max(1, Math.abs(one.target)) ? [piece(signed(one.cut), "cut by the support")] : []);
   return el("article", { class: "surprise" },
@@ -129,7 +129,7 @@ function fillNetwork(health) {
     el("thead", {}, el("tr", {}, heads.map((head) => el("th", { scope: "col", text: head })))), el("tbody", {}, rows)));
   fill("network",
     el("dl", { class: "facts" }, fact("parameters", say(health.parameters)), fact("norm ‖θ‖", say(health.norm)),
-      health.distance === null ? fact("target network", "none") : fact("distance to the target", `${say(health.distance)} · ${percent(health.relative)}`, "‖θ − θ′‖, and as a part of ‖θ‖; 0 right after a copy"),
+      health.distance === null ? fact("target network", "none") : fact("distance to the target", health.distance === 0 ? "0 · just copied" : `${say(health.distance)} · ${percent(health.relative)}`, "‖θ − θ′‖, and as a part of ‖θ‖; 0 right after a copy"),
       fact("watched on", `${say(health.observations)} observations of the ${health.source}`)),
     layers.length ? table("Units behind each ReLU", ["layer", "units", `dormant (at most ${say(health.dormant_below)} of the mean)`, "", "silent", "activity, 0 to 3 × the mean"], layers) : note("This network has no ReLU whose units could be watched."),
     table("Weights", ["parameter", "shape", "norm", "root mean square", ...(health.distance === null ? [] : ["from the target", ""])], weights));
@@ -143,7 +143,7 @@ function spark(counts) {
 
 function fillCard(card) {
   const shown = (value) => (typeof value === "number" ? say(value) : typeof value === "boolean" ? (value ? "yes" : "no") : String(value));
-  const groups = card.groups.map(([title, rows]) => el("div", { class: "group" }, el("h3", { text: title }),
+  const groups = card.groups.map(([title, rows]) => el("div", { class: "group" }, el("h3", { text: capital(title).slice(0, -1) }),
     el("dl", { class: "list" }, rows.map(([name, value]) => [el("dt", { text: name }), el("dd", { text: name === "seed" ? String(value) : shown(value) })]).flat())));
   const changed = card.fields.filter((field) => field[2] !== "");
   const rows = card.fields.map(([name, value, other]) => el("tr", { class: other === "" ? "" : "changed" }, el("th", { scope: "row", text: name }), el("td", { text: value }), el("td", { text: other })));

@@ -30,7 +30,7 @@ function fillPlayer(record, steps) {
 
 function stageOf(episode) {
   player.facts = el("dl", { class: "facts" });
-  player.frame = episode.frames ? el("img", { class: "frame", alt: "the frame as the environment draws it", draggable: "false" }) : null;
+  player.frame = episode.frames ? el("img", { class: "frame", alt: "the frame as the environment draws it", draggable: "false", on: { load: () => player.frame.classList.toggle("tiny", player.frame.naturalWidth < 240) } }) : null;
   const seen = seenBy(episode);
   const values = valuesOf(episode);
   const slider = el("input", { type: "range", min: 0, max: episode.length - 1, value: 0, "aria-label": "step of the episode", on: { input: () => seek(Number(slider.value)) } });
@@ -57,32 +57,43 @@ function stageOf(episode) {
 }
 
 function transport(episode) {
-  const button = (text, label, click, more = {}) => el("button", { type: "button", "aria-label": label, title: label, on: { click }, ...more }, text);
-  player.playing = button("▶", "play", toggle, { class: "play" });
+  const button = (content, label, click, more = {}) => el("button", { type: "button", "aria-label": label, title: label, on: { click }, ...more }, content);
+  player.playing = button(icon("play"), "play", toggle, { class: "play" });
   const jumps = Object.entries(JUMPS).map(([key, jump]) => {
     const count = marks(episode, key).length;
-    return button(`${jump.name} ${count ? "" : "–"}`, count ? `next ${jump.name} (${key}; shift: back), ${count} in all` : jump.none, () => leap(key, 1), { class: "jump", disabled: count === 0 });
+    return button(jump.name, count ? `next ${jump.name} (${key}; shift: back), ${count} in all` : jump.none, () => leap(key, 1), { class: "jump", disabled: count === 0 });
   });
   return el("div", { class: "buttons" },
-    button("⏮", "first step", () => seek(0)), button("◀", "step back", () => seek(player.step - 1)), player.playing,
-    button("▶▏", "step on", () => seek(player.step + 1)), button("⏭", "last step", () => seek(Infinity)), ...jumps);
+    button(icon("first"), "first step", () => seek(0)), button(icon("back"), "step back", () => seek(player.step - 1)), player.playing,
+    button(icon("on"), "step on", () => seek(player.step + 1)), button(icon("last"), "last step", () => seek(Infinity)), el("span", { class: "jumps" }, jumps));
 }
+
+const ICONS = {
+  play: "M4 2.5v11l9.5-5.5z", pause: "M3.5 2.5h3v11h-3zM9.5 2.5h3v11h-3z", on: "M3 3v10l7.5-5zM11 3h2v10h-2z", back: "M13 3v10L5.5 8zM3 3h2v10H3z",
+  last: "M1.5 3v10L7.5 8zM7.5 3v10l6-5zM13.2 3h1.6v10h-1.6z", first: "M14.5 3v10l-6-5zM8.5 3v10l-6-5zM1.2 3h1.6v10H1.2z",
+};
+
+const icon = (name) => svg("svg", { viewBox: "0 0 16 16", width: 14, height: 14, class: "icon", "aria-hidden": "true" }, svg("path", { d: ICONS[name] }));
 
 const JUMPS = {
   g: { name: "small gap", at: (e, i) => e.q[0].length > 1 && e.gap[i] <= e.small_gap, none: "there is one action" },
-  r: { name: "reward", at: (e, i) => e.reward[i] !== usual(e), none: "every step has the same reward" },
+  r: { name: "reward", at: (e, i) => remarkable(e, i), none: "every step has the same reward" },
   e: { name: "large error", at: (e, i) => Math.abs(e.error[i]) >= e.large_error, none: "there is no error" },
   x: { name: "random", at: (e, i) => e.action[i] !== e.greedy[i], none: "every action was the greedy one" },
 };
 
-// The commonest reward, which is no event.
-function usual(episode) {
-  if (episode.usual === undefined) {
+// A reward that is not the commonest one; where most steps have one of their own, one that is far from the middle.
+function remarkable(episode, i) {
+  if (!episode.usual) {
     const counts = new Map();
     for (const reward of episode.reward) counts.set(reward, (counts.get(reward) || 0) + 1);
-    episode.usual = [...counts].sort((a, b) => b[1] - a[1])[0][0];
+    const [value, count] = [...counts].sort((a, b) => b[1] - a[1])[0];
+    const sorted = [...episode.reward].sort((a, b) => a - b);
+    const middle = count * 2 >= sorted.length ? value : sorted[sorted.length >> 1];
+    const sizes = episode.reward.map((reward) => Math.abs(reward - middle)).sort((a, b) => a - b);
+    episode.usual = { value: middle, far: count * 2 >= sorted.length ? 0 : sizes[Math.floor(0.97 * (sizes.length - 1))] };
   }
-  return episode.usual;
+  return Math.abs(episode.reward[i] - episode.usual.value) > episode.usual.far;
 }
 
 function marks(episode, key) {
@@ -140,6 +151,7 @@ function valuesOf(episode) {
   const [low, high] = extent([...episode.q, [0]]);
   const least = Math.max(1e-9, ...episode.v.map((v, i) => Math.max(...episode.q[i].filter((_, a) => allowed(episode, i, a)).map((q) => v - q))));
   const dist = episode.dist ? unpack(episode) : null;
+  const digits = Math.max(0, Math.min(6, 4 - Math.ceil(Math.log10(Math.max(Math.abs(low), Math.abs(high), 1e-9)))));
   const rows = episode.actions.map((name) => {
     const row = { bar: el("i"), shape: dist ? el("canvas", { width: 240, height: 40 }) : null, value: el("b"), less: el("i"), tag: el("em") };
     row.node = el("li", {}, el("span", { class: "name" }, el("span", { text: name }), row.tag),
@@ -151,7 +163,7 @@ function valuesOf(episode) {
     const [chosen, greedy] = [a === episode.action[i], a === episode.greedy[i]];
     row.node.className = [chosen && "chosen", greedy && "greedy", chosen && !greedy && "random", !open && "shut"].filter(Boolean).join(" ");
     row.tag.textContent = !open ? "not allowed" : chosen ? (greedy ? "chosen, greedy" : "chosen at random") : greedy ? "greedy" : "";
-    row.value.textContent = say(q, 4);
+    row.value.textContent = (q < 0 ? MINUS : "") + Math.abs(q).toFixed(digits);
     row.less.style.width = `${Math.min(100, (100 * (episode.v[i] - q)) / least)}%`;
     if (dist) shapeOf(row.shape, dist, i, a, q);
     else {
@@ -257,7 +269,7 @@ function biasOf(episode, bias) {
 function eventsOf(episode, x, height) {
   const tick = (i, kind, from, to) => svg("line", { class: `event ${kind}`, x1: x(i).toFixed(1), x2: x(i).toFixed(1), y1: height - from, y2: height - to });
   return [
-    ...marks(episode, "r").map((i) => tick(i, episode.reward[i] < usual(episode) ? "bad" : "good", 17, 10)),
+    ...marks(episode, "r").map((i) => tick(i, episode.reward[i] < episode.usual.value ? "bad" : "good", 17, 10)),
     ...marks(episode, "x").map((i) => tick(i, "random", 8, 2)),
     ...episode.terminated.map((over, i) => over && tick(i, "bad", 17, 2)).filter(Boolean),
   ];
@@ -277,7 +289,12 @@ function seek(step) {
 function stop() {
   clearInterval(player.timer);
   player.timer = null;
-  if (player.playing) [player.playing.textContent, player.playing.ariaLabel] = ["▶", "play"];
+  if (player.playing) face("play");
+}
+
+function face(name) {
+  player.playing.replaceChildren(icon(name));
+  player.playing.ariaLabel = player.playing.title = name;
 }
 
 function toggle() {
@@ -285,6 +302,6 @@ function toggle() {
   player.touched = true;
   if (player.timer) return stop();
   if (player.step >= player.episode.length - 1) go(0);
-  [player.playing.textContent, player.playing.ariaLabel] = ["❚❚", "pause"];
+  face("pause");
   player.timer = setInterval(() => (player.step >= player.episode.length - 1 ? stop() : go(player.step + 1)), 1000 / Math.min(60, player.episode.fps));
 }
