@@ -182,7 +182,7 @@ def histogram(quantiles: Array, edges: Array) -> Array:
     """
     levels = (np.arange(len(quantiles)) + 0.5) / len(quantiles)
     below = np.interp(edges, quantiles, levels, left=0.0, right=1.0)
-    below[-1] = 1.0
+    below[0], below[-1] = 0.0, 1.0
     return np.maximum(np.diff(below), 0.0)
 
 

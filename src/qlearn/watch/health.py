@@ -1,6 +1,7 @@
 """The network's health: units that no longer speak, the size of its weights, its distance to the target network."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -88,5 +89,5 @@ def activity(name: str, output: Tensor) -> dict[str, Any]:
     }
 
 
-def _norm(tensors: Any) -> float:
-    return float(sum(float(t.float().square().sum()) for t in tensors)) ** 0.5
+def _norm(tensors: Iterable[Tensor]) -> float:
+    return math.sqrt(sum(float(t.float().square().sum()) for t in tensors))

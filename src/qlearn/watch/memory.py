@@ -134,7 +134,7 @@ def priorities(replay: Replay, rows: Array) -> dict[str, Any] | None:
 
 def batches(learner: Learner, rows: Array, batch_size: int) -> Iterator[Batch]:
     """The transitions at rows, so many at a time as the memory unpacks."""
-    for part in torch.from_numpy(np.ascontiguousarray(rows)).split(batch_size):
+    for part in torch.split(torch.from_numpy(np.ascontiguousarray(rows)), batch_size):
         learner.ring.prepare(part)
         yield learner.ring.batch(part)
 

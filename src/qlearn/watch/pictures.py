@@ -72,7 +72,8 @@ def _pixels(frame: Array, layout: tuple[int, int, int, bool]) -> Array:
         image = _grey(image)
     if image.ndim == 2 or channels == 3:
         return np.ascontiguousarray(image)
-    return image.mean(-1).astype(np.uint8)
+    grey: Array = image.mean(-1).astype(np.uint8)
+    return grey
 
 
 def _grid(frame: Array) -> Array:

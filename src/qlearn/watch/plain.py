@@ -33,8 +33,9 @@ def rounded(values: Array) -> Any:
     known = np.isfinite(values)
     size = np.abs(np.where(known & (values != 0), values, 1.0))
     unit = 10.0 ** np.clip(DIGITS - 1 - np.floor(np.log10(size)), -300, 300)
-    told = (np.where(known, values, 0.0) * unit).round() / unit
-    return told.tolist() if known.all() else np.where(known, told.astype(object), None).tolist()
+    told = ((np.where(known, values, 0.0) * unit).round() / unit).astype(object)
+    told[~known] = None
+    return told.tolist()
 
 
 def dumps(value: Any) -> bytes:

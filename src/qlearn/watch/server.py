@@ -10,6 +10,7 @@ import secrets
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
@@ -57,7 +58,7 @@ class Server:
         if not 0 <= port < 65536:
             raise UsageError(f"--port is {port}; it must be from 0 (any that is free) to 65535")
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), _handler(self))
+            self._server = ThreadingHTTPServer(("127.0.0.1", port), partial(Handler, self))
         except OSError as error:
             raise UsageError(f"port {port} cannot be used: {error.strerror}; choose another --port") from error
         self._server.daemon_threads = True
@@ -65,8 +66,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}/?token={self.token}"
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=_humbly, args=(10, self._server.serve_forever, 0.1), daemon=True),
-            threading.Thread(target=_humbly, args=(15, self.story.errand, self._stop), daemon=True),
+            threading.Thread(target=_humbly, args=(5, self._server.serve_forever, 0.1), daemon=True),
+            threading.Thread(target=_humbly, args=(10, self.story.errand, self._stop), daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -104,63 +105,65 @@ def _humbly(niceness: int, work: Callable[[Any], None], argument: Any) -> None:
     work(argument)
 
 
-def _handler(server: Server) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        """Refuses what is not the reader's own browser, and answers the rest."""
+class Handler(BaseHTTPRequestHandler):
+    """Refuses what is not the reader's own browser, and answers the rest from `page`."""
 
-        server_version, sys_version, protocol_version = "qlearn", "", "HTTP/1.1"
-        timeout = 60
+    server_version, sys_version, protocol_version = "qlearn", "", "HTTP/1.1"
+    timeout = 60
 
-        def do_GET(self) -> None:
-            status, kind, body = self._refused() or self._answer()
-            self.send_response(status)
-            for name, value in HEADERS.items():
-                self.send_header(name, value)
-            if status != 204:
-                self.send_header("Content-Type", f"{kind}; charset=utf-8")
-                self.send_header("Content-Length", str(len(body)))
-            if status == 200:
-                cookie = f"{self._cookie_name()}={server.token}; HttpOnly; SameSite=Strict; Path=/"
-                self.send_header("Set-Cookie", cookie)
-            if status == 405:
-                self.send_header("Allow", "GET, HEAD")
-                self.close_connection = True
-            self.end_headers()
-            if self.command != "HEAD" and status != 204:
-                with suppress(ConnectionError):
-                    self.wfile.write(body)
+    def __init__(self, page: Server, *connection: Any) -> None:
+        self.page = page
+        super().__init__(*connection)
 
-        do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = do_GET  # noqa: N815
+    def do_GET(self) -> None:
+        """Every method comes here."""
+        status, kind, body = self._refused() or self._answer()
+        self.send_response(status)
+        for name, value in HEADERS.items():
+            self.send_header(name, value)
+        if status != 204:
+            self.send_header("Content-Type", f"{kind}; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+        if status == 200:
+            cookie = f"{self._cookie_name()}={self.page.token}; HttpOnly; SameSite=Strict; Path=/"
+            self.send_header("Set-Cookie", cookie)
+        if status == 405:
+            self.send_header("Allow", "GET, HEAD")
+            self.close_connection = True
+        self.end_headers()
+        if self.command != "HEAD" and status != 204:
+            with suppress(ConnectionError):
+                self.wfile.write(body)
 
-        def log_message(self, *_: Any) -> None:
-            """Nothing: the terminal is for what went wrong."""
+    do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = do_GET  # noqa: N815
 
-        def _answer(self) -> tuple[int, str, bytes]:
-            try:
-                return server.answer(self.path)
-            except (QlearnError, OSError) as error:
-                return 200, "application/json", dumps({"problem": " ".join(str(error).split())})
+    def log_message(self, *_: Any) -> None:
+        """Nothing: the terminal is for what went wrong."""
 
-        def _refused(self) -> tuple[int, str, bytes] | None:
-            if (self.headers.get("Host") or "").rpartition(":")[0] not in HOSTS:
-                return 403, "text/plain", b"this page is for this machine only\n"
-            if self.command not in ("GET", "HEAD"):
-                return 405, "text/plain", b"this page can only be read\n"
-            if not any(secrets.compare_digest(given.encode(), server.token.encode()) for given in self._tokens()):
-                return 401, "text/plain", b"open the address that qlearn watch printed, with its token\n"
-            return None
+    def _answer(self) -> tuple[int, str, bytes]:
+        try:
+            return self.page.answer(self.path)
+        except (QlearnError, OSError) as error:
+            return 200, "application/json", dumps({"problem": " ".join(str(error).split())})
 
-        def _tokens(self) -> list[str]:
-            given = parse_qs(urlsplit(self.path).query).get("token", [])
-            with suppress(CookieError):
-                cookie = SimpleCookie(self.headers.get("Cookie", "")).get(self._cookie_name())
-                given += [cookie.value] if cookie else []
-            return given
+    def _refused(self) -> tuple[int, str, bytes] | None:
+        if (self.headers.get("Host") or "").rpartition(":")[0] not in HOSTS:
+            return 403, "text/plain", b"this page is for this machine only\n"
+        if self.command not in ("GET", "HEAD"):
+            return 405, "text/plain", b"this page can only be read\n"
+        if not any(secrets.compare_digest(given.encode(), self.page.token.encode()) for given in self._tokens()):
+            return 401, "text/plain", b"open the address that qlearn watch printed, with its token\n"
+        return None
 
-        def _cookie_name(self) -> str:
-            return f"qlearn-{server.port}"
+    def _tokens(self) -> list[str]:
+        given = parse_qs(urlsplit(self.path).query).get("token", [])
+        with suppress(CookieError):
+            cookie = SimpleCookie(self.headers.get("Cookie", "")).get(self._cookie_name())
+            given += [cookie.value] if cookie else []
+        return given
 
-    return Handler
+    def _cookie_name(self) -> str:
+        return f"qlearn-{self.page.port}"
 
 
 def serve(path: str | Path, port: int = 0) -> Server:

@@ -13,8 +13,10 @@ function el(tag, given = {}, ...children) {
   return node;
 }
 
+const SVG = document.querySelector("svg").namespaceURI; // as the browser has it, so that no address stands here
+
 function svg(tag, given = {}, ...children) {
-  const node = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  const node = document.createElementNS(SVG, tag);
   for (const [name, value] of Object.entries(given)) if (value !== null) node.setAttribute(name, value);
   node.append(...children.flat().filter((child) => child !== null));
   return node;
