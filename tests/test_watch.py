@@ -156,6 +156,7 @@ def test_no_path_leads_elsewhere(server: Server) -> None:
     for path in (
         "/../../../etc/passwd", "/..%2f..%2fetc%2fpasswd", "//etc/passwd", "/page/../server.py", "/server.py",
         "/config.toml", "/metrics.jsonl", "/%2e%2e/config.toml", "/app.js/..", "/app.js%00", "/\\..\\x", "/api",
+        "//[", "*",
     ):  # fmt: skip
         status, _, body = get(server, path)
         assert (status, body) == (404, b"there is nothing of that name\n"), path
@@ -423,6 +424,27 @@ def test_a_live_run_is_studied_rarely_and_only_for_who_looks(run: Path, trainer:
     assert story.due()
 
 
+def test_a_run_that_has_only_begun(run: Path, trainer: subprocess.Popen[str]) -> None:
+    shutil.rmtree(run / "checkpoints")
+    (run / "metrics.jsonl").unlink()
+    story = Story(run)
+    state = told(story)
+    assert (state["status"]["kind"], state["episodes"], state["curves"]["train"]) == ("running", 0, {"count": 0})
+    story.learn()
+    assert "no checkpoint" in json.loads(story.studied)["player"]["note"]
+
+
+def test_a_network_of_your_own_is_given_again(tmp_path: Path) -> None:
+    def make(shape: tuple[int, ...], actions: int) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Linear(shape[0], 8), torch.nn.ReLU(), torch.nn.Linear(8, actions))
+
+    given = {**SMALL, "network": make, "steps": 300, "run_dir": tmp_path / "r"}
+    path = qlearn.train("CartPole-v1", **given).path
+    assert "give the network" in json.loads(Story(path).whole()[1])["player"]["note"]
+    study = json.loads(Story(path, make).whole()[1])
+    assert study["network"]["layers"][0]["units"] == 8
+
+
 def test_a_run_without_a_checkpoint_says_so(run: Path) -> None:
     shutil.rmtree(run / "checkpoints")
     (run / "summary.json").unlink()
@@ -460,6 +482,13 @@ def evil(run: Path) -> Path:
     config.write_text(text)
     (run / "command.txt").write_text(EVIL)
     return run
+
+
+def test_a_link_that_leads_out_of_the_run_is_not_followed(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("my secret")
+    (run / "command.txt").unlink()
+    (run / "command.txt").symlink_to(tmp_path / "secret")
+    assert b"my secret" not in Story(run).state()[1]
 
 
 def test_names_that_are_no_names_stay_text(run: Path, runs: dict[str, Path], tmp_path: Path) -> None:

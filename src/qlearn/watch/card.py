@@ -151,7 +151,7 @@ def _learning(config: Config) -> Rows:
 def _origin(path: Path, config: Config) -> Rows:
     command = path / directory.COMMAND
     typed = ""
-    if command.is_file():
+    if command.is_file() and not command.is_symlink():  # a stranger's link may lead to what is not a stranger's
         with reading(command), open(command, "rb") as file:
             typed = file.read(2_000).decode(errors="replace").strip()
     rows: Rows = [("run", str(path)), ("command", typed or "—"), ("device", config.runtime.device)]

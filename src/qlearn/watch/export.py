@@ -5,18 +5,19 @@ import hashlib
 import re
 from pathlib import Path
 
+from qlearn.build import MakeNetwork
 from qlearn.runs.files import replace_file, writing
 from qlearn.watch.server import SCRIPTS, STYLE, page_file
 from qlearn.watch.story import Story
 
 
-def export(path: str | Path, file: str | Path) -> None:
-    """Write the page of the run in `path` as it is now.
+def export(path: str | Path, file: str | Path, *, network: MakeNetwork | None = None) -> None:
+    """Write the page of the run in `path` as it is now; `network` is that of a run that has one of your own.
 
     Raises:
         UsageError: there is no such run. RunError: it is damaged, or the file cannot be written.
     """
-    state, studied = Story(Path(path)).whole()
+    state, studied = Story(Path(path), network).whole()
     file = Path(file)
     with writing(file):
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -6,6 +6,7 @@ the page itself may load nothing but its own files.
 """
 
 import os
+import re
 import secrets
 import threading
 from collections.abc import Callable
@@ -16,8 +17,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
+from qlearn.build import MakeNetwork
 from qlearn.errors import QlearnError, UsageError
 from qlearn.watch.plain import dumps
 from qlearn.watch.story import Story
@@ -25,7 +27,7 @@ from qlearn.watch.story import Story
 SCRIPTS = ("base.js", "charts.js", "player.js", "panels.js", "app.js")  # in the order in which they are read
 STYLE, PAGE = "style.css", "index.html"
 TYPES = {".html": "text/html", ".js": "text/javascript", ".css": "text/css"}
-HOSTS = ("127.0.0.1", "localhost")
+HOST = re.compile(r"(127\.0\.0\.1|localhost)(:\d+)?")
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -48,13 +50,14 @@ class Server:
     Args:
         path: the run directory.
         port: of 127.0.0.1; 0 takes any that is free.
+        network: the network of a run that has one of your own.
 
     Raises:
         UsageError: there is no such run, or the port is taken. RunError: the run is damaged.
     """
 
-    def __init__(self, path: str | Path, port: int = 0) -> None:
-        self.story, self.token = Story(Path(path)), secrets.token_urlsafe(24)
+    def __init__(self, path: str | Path, port: int = 0, *, network: MakeNetwork | None = None) -> None:
+        self.story, self.token = Story(Path(path), network), secrets.token_urlsafe(24)
         if not 0 <= port < 65536:
             raise UsageError(f"--port is {port}; it must be from 0 (any that is free) to 65535")
         try:
@@ -85,13 +88,13 @@ class Server:
 
     def answer(self, target: str) -> tuple[int, str, bytes]:
         """Status, type and body of what is asked for."""
-        parts = urlsplit(target)
-        name = "/" + PAGE if parts.path == "/" else parts.path
+        path, _, query = target.partition("?")
+        name = "/" + PAGE if path == "/" else path
         if name[1:] in (PAGE, STYLE, *SCRIPTS):
             return 200, TYPES[os.path.splitext(name)[1]], page_file(name[1:])
         if name == "/api/state":
             version, body = self.story.state()
-            known = parse_qs(parts.query).get("version", [""])[0]
+            known = parse_qs(query).get("version", [""])[0]
             return (204, "", b"") if known == version else (200, "application/json", body)
         if name == "/api/study":
             return 200, "application/json", self.story.studied
@@ -115,6 +118,11 @@ class Handler(BaseHTTPRequestHandler):
         self.page = page
         super().__init__(*connection)
 
+    def handle(self) -> None:
+        """A reader may leave in the middle."""
+        with suppress(ConnectionError):
+            super().handle()
+
     def do_GET(self) -> None:
         """Every method comes here."""
         status, kind, body = self._refused() or self._answer()
@@ -132,8 +140,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         self.end_headers()
         if self.command != "HEAD" and status != 204:
-            with suppress(ConnectionError):
-                self.wfile.write(body)
+            self.wfile.write(body)
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_PATCH = do_OPTIONS = do_TRACE = do_CONNECT = do_GET  # noqa: N815
 
@@ -143,11 +150,12 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self) -> tuple[int, str, bytes]:
         try:
             return self.page.answer(self.path)
-        except (QlearnError, OSError) as error:
-            return 200, "application/json", dumps({"problem": " ".join(str(error).split())})
+        except Exception as error:  # a stranger's files may hold anything; the page says so
+            ours = "" if isinstance(error, QlearnError) else f"{type(error).__name__}: "
+            return 200, "application/json", dumps({"problem": ours + " ".join(str(error).split())})
 
     def _refused(self) -> tuple[int, str, bytes] | None:
-        if (self.headers.get("Host") or "").rpartition(":")[0] not in HOSTS:
+        if not HOST.fullmatch(self.headers.get("Host") or ""):
             return 403, "text/plain", b"this page is for this machine only\n"
         if self.command not in ("GET", "HEAD"):
             return 405, "text/plain", b"this page can only be read\n"
@@ -156,7 +164,7 @@ class Handler(BaseHTTPRequestHandler):
         return None
 
     def _tokens(self) -> list[str]:
-        given = parse_qs(urlsplit(self.path).query).get("token", [])
+        given = parse_qs(self.path.partition("?")[2]).get("token", [])
         with suppress(CookieError):
             cookie = SimpleCookie(self.headers.get("Cookie", "")).get(self._cookie_name())
             given += [cookie.value] if cookie else []
@@ -166,6 +174,6 @@ class Handler(BaseHTTPRequestHandler):
         return f"qlearn-{self.page.port}"
 
 
-def serve(path: str | Path, port: int = 0) -> Server:
+def serve(path: str | Path, port: int = 0, *, network: MakeNetwork | None = None) -> Server:
     """Serve the page of the run in `path` to this machine; see `Server`."""
-    return Server(path, port)
+    return Server(path, port, network=network)

@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from qlearn.build import MakeNetwork
 from qlearn.runs import directory, metrics
 from qlearn.runs.progress import threshold
 from qlearn.watch.card import card, held, saved_steps, status
@@ -18,13 +19,14 @@ ATTENTION = 15.0  # seconds after a question for which somebody is thought to be
 
 
 class Story:
-    """The run in `path`, for any number of readers at once.
+    """The run in `path`, for any number of readers at once; `network` is that of a run that has one of your own.
 
     Raises:
         UsageError: there is no such run. RunError: it is damaged.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, network: MakeNetwork | None = None) -> None:
+        self.network = network
         self.path, self.config = path, directory.read_config(path)
         self.log, self.studied = Log(path), b"null"
         self.studied_steps: int | None = None
@@ -80,7 +82,7 @@ class Story:
         started, saved = time.monotonic(), saved_steps(self.path)
         with self._lock:
             last = self.log.last
-        self.studied = dumps(study(self.path, last))
+        self.studied = dumps(study(self.path, last, self.network))
         self.studied_steps = saved or NEVER
         self._rested = time.monotonic() + PATIENCE * (time.monotonic() - started)
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from qlearn import dqn, runs
-from qlearn.build import Parts, build, build_envs, build_rules
+from qlearn.build import MakeNetwork, Parts, build, build_envs, build_rules
 from qlearn.config import Config
 from qlearn.envs import GymEnvs
 from qlearn.errors import QlearnError
@@ -45,15 +45,20 @@ class Opened:
     note: str  # why there are no parts
 
 
-def study(run: Path, last: dict[str, float | None] | None = None) -> dict[str, Any]:
-    """Everything on the page that needs the run's network; `last` are its newest metrics.
+def study(run: Path, last: dict[str, float | None] | None = None, network: MakeNetwork | None = None) -> dict[str, Any]:
+    """Everything on the page that needs the run's network.
 
     Each panel that cannot be made has a `note` in its place that says why.
+
+    Args:
+        run: the run directory.
+        last: its newest metrics.
+        network: the network of a run that has one of your own.
     """
     started = time.perf_counter()
     record: dict[str, Any] = {"steps": -1, "verdicts": verdicts_of(run)}
     try:
-        with opened(run) as found, played_in(found.config) as (envs, frames):
+        with opened(run, network) as found, played_in(found.config) as (envs, frames):
             record |= {"steps": found.steps, **_panels(found, envs, frames, (last or {}).get("epsilon"))}
     except Exception as error:  # of a stranger's files and environment anything may come; a page can say so
         ours = "" if isinstance(error, QlearnError) else f"{type(error).__name__}: "
@@ -78,7 +83,7 @@ def _panels(found: Opened, envs: GymEnvs, frames: bool, behaved: float | None) -
 
 
 @contextmanager
-def opened(run: Path) -> Iterator[Opened]:
+def opened(run: Path, network: MakeNetwork | None = None) -> Iterator[Opened]:
     """The newest checkpoint, on the CPU.
 
     Raises:
@@ -87,12 +92,12 @@ def opened(run: Path) -> Iterator[Opened]:
     config = on_cpu(directory.trusted_config(run))
     note = too_large(run)
     if note:
-        agent = runs.load(run)
+        agent = runs.load(run, network)
         saved = checkpoint.newest(run / directory.CHECKPOINTS, [checkpoint.NETWORKS])
         yield Opened(config, saved.steps, agent.network, agent.value, None, note)
         return
     saved = checkpoint.newest(run / directory.CHECKPOINTS)
-    parts = build(config)
+    parts = build(config, network)
     try:
         saved.restore(parts)
         yield Opened(config, saved.steps, parts.learner.online, parts.learner.value, parts, "")

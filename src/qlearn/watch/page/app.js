@@ -87,11 +87,17 @@ document.addEventListener("keydown", (event) => {
   if (at.matches("button, summary, a") && (key === " " || key === "Enter")) return;
   if (at.matches(".table") && key.startsWith("Arrow")) return;
   if (["Home", "End"].includes(key) && !at.matches(".stage *")) return;
+  if (key === " " && !inView(body("player"))) return; // there it turns the page, as everywhere
   const act = key in JUMPS ? () => leap(key, event.shiftKey ? -1 : 1) : KEYS[key];
   if (!act) return;
   event.preventDefault();
   act();
 });
+
+function inView(node) {
+  const { top, bottom } = node.getBoundingClientRect();
+  return bottom > 0 && top < innerHeight;
+}
 
 // Light, dark, or as the system has it.
 function turn() {

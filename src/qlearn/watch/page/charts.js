@@ -128,7 +128,7 @@ function drawLines(spec, width, tell) {
   const domain = extent([...spec.series.map((one) => one.values), ...(spec.band ? [spec.band.low, spec.band.high] : [])]);
   const rules = (spec.rules || []).filter((rule) => near(rule.value, domain));
   for (const rule of rules) (domain[0] = Math.min(domain[0], rule.value)), (domain[1] = Math.max(domain[1], rule.value));
-  const pad = spec.log ? 0 : (domain[1] - domain[0]) * 0.06 || Math.abs(domain[1]) * 0.05 || 0.5;
+  const pad = spec.log ? 0 : (domain[1] - domain[0]) * (rules.length ? 0.1 : 0.06) || Math.abs(domain[1]) * 0.05 || 0.5;
   const ys = spec.log ? domain : [domain[0] >= 0 && domain[0] < pad * 4 ? 0 : domain[0] - pad, domain[1] + pad];
   const xs = [spec.from ?? 0, spec.to ?? Math.max(1, spec.xs[spec.xs.length - 1])];
   const x = scale(xs, [LEFT, width - RIGHT]);
@@ -140,9 +140,10 @@ function drawLines(spec, width, tell) {
   for (const rule of rules) {
     const level = y(rule.value);
     parts.push(svg("line", { class: "rule", x1: LEFT, x2: width - RIGHT, y1: level.toFixed(1), y2: level.toFixed(1) }));
-    parts.push(svg("text", { class: "rulename", x: width - RIGHT, y: (level + (level < TOP + 12 ? 12 : -5)).toFixed(1), "text-anchor": "end" }, rule.label));
   }
   for (const one of spec.series) parts.push(svg("path", { class: `line ${one.kind}`, d: path(spec.xs, one.values, x, y) }));
+  for (const rule of rules) // at the left, where curves begin, and not where they end
+    parts.push(svg("text", { class: "rulename", x: LEFT + 4, y: (y(rule.value) - 5).toFixed(1) }, rule.label));
   const cross = svg("line", { class: "cross", y1: TOP, y2: height - BOTTOM, visibility: "hidden" });
   const beads = spec.series.map((one) => svg("circle", { class: `bead ${one.kind}`, r: 3.2, visibility: "hidden" }));
   const root = svg("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": inWords(spec) }, parts, cross, beads);

@@ -48,7 +48,7 @@ function stageOf(episode) {
     el("div", { class: "views" },
       el("figure", { class: "view" }, el("figcaption", { text: "as the environment shows it" }),
         player.frame || note("this environment draws no frames here")),
-      el("figure", { class: "view" }, el("figcaption", { text: `as the network sees it · ${episode.shape.join(" × ") || "one number"}` }), seen.node),
+      el("figure", { class: "view" }, el("figcaption", { text: `as the network sees it · ${episode.shape.length > 1 ? episode.shape.join(" × ") : episode.shape.length ? `${episode.shape[0]} numbers` : "one number"}` }), seen.node),
       el("figure", { class: "view values" }, el("figcaption", { text: episode.dist ? "the return that each action promises" : "Q-values" }), values.node)),
     el("div", { class: "transport" }, transport(episode), player.facts),
     lanes.node,
