@@ -32,8 +32,8 @@ function fillVerdicts(found) {
   const cards = found.verdicts.map((verdict) => el("article", { class: "verdict" },
     el("h3", { text: capital(String(verdict.sentence)) }),
     el("p", { class: "fix", text: String(verdict.fix) }),
-    el("p", { class: "measure" }, el("code", { text: String(verdict.rule) }), ` ${saying(verdict.number)}, threshold ${saying(verdict.threshold)}`)));
-  const checked = found.checked.length ? el("details", {}, el("summary", { text: `${found.checked.length} rules were checked` }), el("p", { text: found.checked.join(" · ") })) : null;
+    el("p", { class: "measure" }, el("code", { text: String(verdict.rule) }), ` ${verdict.number === null ? "" : `${saying(verdict.number)}, threshold ${saying(verdict.threshold)}`}`)));
+  const checked = found.checked.length ? el("details", {}, el("summary", { text: "What was checked" }), el("ul", { class: "checked" }, found.checked.map((line) => el("li", { text: line })))) : null;
   if (!cards.length && !found.note) cards.push(el("p", { class: "well", text: "Nothing was found that keeps it from learning." }));
   fill("verdicts", found.note ? note(capital(found.note)) : null, el("div", { class: "cards" }, cards), checked);
 }
