@@ -417,6 +417,7 @@ class Rounds:
     """Five cells in a row; right of the last one is the first, and the way there pays 1. Cut after 20 steps."""
 
     mask: Array | None = None
+    lost: Array | None = None
 
     def __init__(self, num_envs: int) -> None:
         self.num_envs = num_envs

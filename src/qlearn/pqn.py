@@ -56,6 +56,8 @@ def train(
         rate = epsilon(steps)
         seen.append(actor.seen.copy())
         row, episodes = actor.rollout(rate)  # 3, 4
+        if row.lost is not None and rows:
+            rows[-1].done[0] |= row.lost[0]
         rows.append(row)
         final.append(actor.final)
         steps += int(np.count_nonzero(~actor.final))

@@ -153,6 +153,8 @@ class Ring:
         for t in range(len(steps.action)):
             row = self.written % self.rows
             final = self.columns["done"][row - 1] if self.written else np.zeros(self.num_envs, np.bool_)
+            if steps.lost is not None:
+                final |= steps.lost[t]  # in the column too: the episode was cut there
             self.columns["final"][row] = final
             for name, column in self.columns.items():
                 if name != "final":
