@@ -31,8 +31,8 @@ def train(members: Sequence[Parts], live: list[bool]) -> Iterator[list[Tick | Ql
     lanes, memories = Lanes(members, live), Memories(members)
     learners = Learners(members, memories)
     actor = Actor(lanes, learners.q_values, Dice(members), stack=config.env.frame_stack)
-    for i, member in enumerate(members):
-        member.actor.part_of = actor, part(i, lanes.width)
+    for place, member in enumerate(members):
+        member.actor.part_of = actor, part(place, lanes.width)
     learning_rate = build_learning_rate(config)
     epsilon, width = build_epsilon(config), config.env.num_envs
     ratio, warmup, every = config.learner.replay_ratio, config.replay.warmup_steps, config.learner.target_update_steps
