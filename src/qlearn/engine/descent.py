@@ -144,7 +144,8 @@ class Descent:
         self.flat.changed()
         memory, step = dict(tensors["optimizer"]), 0.0
         if memory:
-            step, self.gradient = float(memory.pop("step")), Gradient(*memory.pop("gradient").tolist())
+            step = float(memory.pop("step", torch.tensor(1.0)))
+            self.gradient = Gradient(*memory.pop("gradient", torch.full((2,), math.nan)).tolist())
             if memory.keys() != self.memory.keys() or not (math.isfinite(step) and step >= 1):
                 raise ValueError(f"the optimiser's memory is {sorted(memory)} after {step:g} steps")
         for name, tensor in memory.items():

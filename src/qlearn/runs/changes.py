@@ -80,9 +80,7 @@ def how_it_goes_on(step: int | None, config: Config, changed: Sequence[str], *, 
         return "there is no checkpoint yet: it begins again"
     why = "".join(f"; {what}" for what in changed)
     if not exact:
-        return (
-            f"goes on faithfully from step {step:,}: its environment did not repeat itself, episodes begin anew{why}"
-        )
+        return f"goes on faithfully from step {step:,}: its environment did not repeat itself, episodes begin anew{why}"
     if changed or config.runtime.device != "cpu":
         return f"goes on faithfully from step {step:,}, running episodes included{why}"
     return f"goes on exactly from step {step:,}, bit for bit, running episodes included"

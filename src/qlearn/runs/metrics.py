@@ -58,7 +58,8 @@ class Metrics:
     """
 
     def __init__(self, run: Path, *, before: Mapping[str, Any] | None = None, steps: int = 0) -> None:
-        self.path, self._waiting, self._told = run / METRICS, bytearray(), False
+        self.path, self._waiting = run / METRICS, bytearray()
+        self._torn = self._told = False  # whether a write has failed, of which a part may be there; whether that was told
         size, known = (before["bytes"], before["sha256"]) if before else (0, None)
         with writing(self.path):
             self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 (open as long as the run)
@@ -104,9 +105,13 @@ class Metrics:
         self._board.close()
 
     def _flush(self) -> None:
+        descriptor = self._file.fileno()
+        if self._torn:
+            os.ftruncate(descriptor, self._size - len(self._waiting))
+        self._torn = bool(self._waiting)
         while self._waiting:
-            del self._waiting[: os.write(self._file.fileno(), self._waiting)]
-        self._told = False
+            del self._waiting[: os.write(descriptor, self._waiting)]
+        self._torn = self._told = False
 
 
 def checked(before: Mapping[str, Any]) -> dict[str, Any]:
