@@ -17,6 +17,7 @@ class Scripted:
     """
 
     mask: Array | None = None
+    lost: Array | None = None
 
     def __init__(self, scripts: list[list[tuple[int, str]]], life: tuple[int, ...] = ()) -> None:
         self.scripts, self.life = scripts, life

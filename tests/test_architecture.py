@@ -15,7 +15,7 @@ SOURCE = ROOT / "src" / "qlearn"
 
 # Each room may import those before it.
 ORDER = [
-    "errors", "types", "values", "exploration", "draws", "torsos", "networks", "engine", "frames", "replay",
+    "errors", "types", "values", "exploration", "draws", "torsos", "networks", "engine", "frames", "views", "replay",
     "prioritized", "envs", "actor", "dqn", "pqn", "tabular", "config", "presets", "scores", "atari57", "evaluate",
     "agent", "build", "cohort", "runs", "doctor", "play", "api", "watch", "cli",
 ]  # fmt: skip

@@ -225,7 +225,9 @@ def test_one_that_fails_is_saved_and_the_others_go_on(
     monkeypatch.setattr(board, "say", said.append)
     try:
         with pytest.raises(SomeEnded, match="2 of 3 seeds are done; ended before: 1"):
-            start_seeds(config("Breaks-v0", env={"kwargs": json.dumps({"how": how})}), 3, board=board)
+            start_seeds(
+                config("Breaks-v0", env={"max_restarts": 0, "kwargs": json.dumps({"how": how})}), 3, board=board
+            )
     finally:
         del gym.registry["Breaks-v0"]
     done = [(tmp_path / f"runs/Breaks-v0/intro-seed{seed}-001/summary.json").exists() for seed in range(3)]

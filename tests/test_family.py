@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors.torch import load
 
 import qlearn
 from qlearn import dqn, presets, runs
@@ -351,6 +352,7 @@ def test_the_tree_holds_exactly_the_transitions_of_the_ring(
         replay.reweigh(index, torch.rand(16) * 3)
     ring.cut(actor.obs)
     other = Prioritized(Ring(envs.space, 16 * lanes, lanes, n_step=n, stack=stack), np.random.default_rng(0))
+    other.ring.put_rows(ring.known, ring.rows_of(ring.known))
     other.restore(*replay.state())
     other.rng.bit_generator.state = replay.rng.bit_generator.state
     for mine, theirs in zip(replay.sample(32), other.sample(32), strict=True):
@@ -484,6 +486,8 @@ def test_beta_goes_to_one_over_the_run_also_after_a_break() -> None:
         assert parts.replay.beta(parts.replay.steps) == pytest.approx(min(1.0, 0.4 + 0.6 * tick.steps / 200))
     again = small(replay={"prioritized": True, "beta": 0.4, "beta_steps": 1_000})
     assert isinstance(again.replay, Prioritized)
+    ring = parts.replay.ring
+    again.replay.ring.put_rows(ring.known, ring.rows_of(ring.known))
     again.replay.restore(*parts.replay.state())
     assert again.replay.beta(again.replay.steps) == pytest.approx(0.4 + 0.6 * 200 / 1_000)
     for each in (parts, again):
@@ -688,10 +692,13 @@ def test_a_run_of_any_kind_is_saved_and_goes_on(name: str, tmp_path: Path) -> No
     parts, again = build(config), build(config)
     for each in (parts, again):
         saved.restore(each)
-    for file, tensors in parts.learner.tensors().items():
-        stored = saved._tensors(f"{file}.safetensors")
-        assert stored.keys() == tensors.keys()
-        assert all(torch.equal(stored[key], tensors[key]) for key in tensors), file
+    mine, theirs = parts.learner.tensors(), again.learner.tensors()
+    stored = load(saved.content("networks.safetensors"))
+    assert stored.keys() == mine["networks"].keys()
+    for group, tensors in mine.items():
+        assert tensors.keys() == theirs[group].keys()
+        assert all(torch.equal(theirs[group][key], tensors[key]) for key in tensors), group
+    assert all(torch.equal(stored[key], tensor) for key, tensor in mine["networks"].items())
     if isinstance(parts.replay, Prioritized):
         assert isinstance(again.replay, Prioritized)
         assert parts.replay.tree.total > 0

@@ -158,11 +158,11 @@ def test_what_follows_a_termination_may_be_anything() -> None:
 
 def rollout(envs: Scripted, actor: Actor, rows: int) -> tuple[Steps, Array]:
     """Rows of random play, and which of them only hold a final observation."""
-    made, final = [], []
+    made = []
     for _ in range(rows):
-        final.append(np.array(envs.ended))
-        made.append(actor.rollout(1.0)[0])
-    return pqn.joined(made, np.concatenate([row.obs for row in made])), np.stack(final)
+        final = np.array(envs.ended)
+        made.append(pqn.Row(actor.rollout(1.0)[0], final))
+    return pqn.joined(made)
 
 
 def test_the_targets_are_the_returns_with_the_values_of_the_next_rows() -> None:
@@ -417,6 +417,7 @@ class Rounds:
     """Five cells in a row; right of the last one is the first, and the way there pays 1. Cut after 20 steps."""
 
     mask: Array | None = None
+    lost: Array | None = None
 
     def __init__(self, num_envs: int) -> None:
         self.num_envs = num_envs

@@ -141,9 +141,11 @@ def test_the_ring_continues_from_its_state() -> None:
     envs = Scripted([[(4, "terminated"), (3, "truncated")]])
     ring = Ring(envs.space, 20, 1, n_step=2)
     play(envs, ring, 33)
-    arrays, state = ring.state()
     copy = Ring(envs.space, 20, 1, n_step=2)
-    copy.restore(arrays, state)
+    assert ring.known == range(13, 33)
+    for rows in (range(13, 22), range(22, 33)):  # in two parts, of which one goes over the end
+        copy.put_rows(rows, ring.rows_of(rows))
+    copy.restore(ring.written)
     assert copy.starts == ring.starts
     assert all(
         torch.equal(a, b) for a, b in zip(ring.storage.columns().values(), copy.storage.columns().values(), strict=True)
@@ -215,8 +217,8 @@ def test_a_ring_that_compresses_equals_one_that_does_not(
         )
         ended = done
         assert plain.append(steps) == packed.append(steps)
-    arrays, state = packed.state()
-    again.restore(arrays, state)
+    again.put_rows(packed.known, packed.rows_of(packed.known))
+    again.restore(packed.written)
     starts = np.array([row % rows * num_envs + env for row in plain.starts for env in range(num_envs)], np.int64)
     for part in np.array_split(starts, -(-len(starts) // 7)) if len(starts) else ():
         index = torch.from_numpy(part)
@@ -235,7 +237,7 @@ def test_compressed_observations_of_another_ring_or_damaged_ones_are_refused() -
     for _ in range(6):
         zeros = np.zeros((1, 1))
         ring.append(Steps(np.zeros((1, 1, 5, 4), np.uint8), zeros, zeros, zeros, zeros))
-    arrays, state = ring.state()
+    arrays = ring.rows_of(ring.known)
     for change in (
         {"packed": arrays["packed"][:-1]},
         {"sizes": arrays["sizes"] - 1},
@@ -243,6 +245,6 @@ def test_compressed_observations_of_another_ring_or_damaged_ones_are_refused() -
         {"packed": np.full_like(arrays["packed"], 255)},
     ):
         with pytest.raises(ValueError, match="packed observation"):
-            Ring(space, 20, 1, compress=4).restore({**arrays, **change}, state)
+            Ring(space, 20, 1, compress=4).put_rows(ring.known, {**arrays, **change})
     with pytest.raises(ValueError, match="there is room for 8"):
         ring.prepare(torch.arange(20).repeat(2))

@@ -1,5 +1,6 @@
 """Runs that are stopped, damaged, or not ours: what is kept, and what is refused."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load, save
 
 import qlearn
 from qlearn import dqn
 from qlearn.build import build
 from qlearn.errors import NotFiniteError, QlearnError, RunError, UsageError
 from qlearn.runs import checkpoint, directory, metrics, resume, session
+from qlearn.runs.manifest import File, Manifest, Segment, list_checkpoints
 from qlearn.runs.session import Interrupted
 from tests.conftest import Cli
 
@@ -56,7 +59,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def steps_of(run: Path) -> list[int]:
-    return [int(p.name[6:]) for p in checkpoint.list_checkpoints(run / "checkpoints")]
+    return [int(p.name[6:]) for p in list_checkpoints(run / "checkpoints")]
 
 
 def test_the_newest_checkpoints_are_kept(run: Path) -> None:
@@ -93,26 +96,25 @@ def test_what_was_logged_after_the_checkpoint_of_a_killed_run_is_logged_once(run
     assert len(lines) == len(set(lines))
 
 
-def test_resuming_restores_everything_but_the_running_episodes(run: Path) -> None:
+def test_resuming_restores_everything(run: Path) -> None:
     config = directory.read_config(run)
     parts = build(config)
     saved = checkpoint.newest(run / "checkpoints")
     assert isinstance(parts.learner, dqn.Learner)
     assert parts.replay is not None
     saved.restore(parts)
-    tensors = saved._tensors("networks.safetensors")
+    tensors = load(saved.content("networks.safetensors"))
     assert all(torch.equal(v, tensors[f"online.{k}"]) for k, v in parts.learner.online.state_dict().items())
     assert all(torch.equal(v, tensors[f"target.{k}"]) for k, v in parts.learner.target.state_dict().items())
-    moments = saved._tensors("optimizer.safetensors")
+    moments = load(saved.content("training.safetensors"))
     memory = parts.learner.descent.memory
-    assert moments.keys() == {"step", "exp_avg", "exp_avg_sq"} == {"step", *memory}
-    assert all(torch.equal(memory[k], v) for k, v in moments.items() if k != "step")
-    assert float(moments["step"]) == parts.learner.descent.steps == 125
-    state = json.loads(saved.checked("state.json").read_bytes())
+    assert memory.keys() == {"exp_avg", "exp_avg_sq"}
+    assert all(torch.equal(memory[k], moments[f"optimizer.{k}"]) for k in memory)
+    assert float(moments["optimizer.step"]) == parts.learner.descent.steps == 125
+    state = json.loads(saved.content("state.json"))
     assert parts.generators()["actor"].bit_generator.state == state["rng"]["actor"]
-    assert parts.replay.ring.written == state["ring"]["written"] + 1  # the running episode's last observation
-    assert parts.replay.ring.storage.final[parts.replay.ring.written - 1]
-    assert parts.envs.episodes[0] == state["env_episodes"][0] + 1
+    assert parts.replay.ring.written == state["replay"]["written"]
+    assert parts.envs.episodes == state["envs"]["episodes"]
     # The vector that the optimiser steps is still the network's: an update changes what acts.
     before = parts.learner.q_values(torch.ones(1, 4))
     parts.learner.update(*parts.replay.sample(8))
@@ -180,13 +182,11 @@ def test_a_run_writes_nowhere_else(run: Path, name: str) -> None:
 
 def rewrite(run: Path, name: str, data: bytes) -> None:
     """Change a file of the newest checkpoint, and its digest with it, as a stranger could."""
-    import hashlib
-
-    path = checkpoint.list_checkpoints(run / "checkpoints")[-1]
+    path = list_checkpoints(run / "checkpoints")[-1]
     (path / name).write_bytes(data)
-    manifest = json.loads((path / "MANIFEST.json").read_text())
-    manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-    (path / "MANIFEST.json").write_text(json.dumps(manifest))
+    manifest = Manifest.read(path)
+    files = [File.of(name, data) if file.name == name else file for file in manifest.files]
+    (path / "MANIFEST.json").write_bytes(dataclasses.replace(manifest, files=tuple(files)).encoded())
 
 
 @pytest.mark.parametrize(
@@ -194,18 +194,21 @@ def rewrite(run: Path, name: str, data: bytes) -> None:
     [
         ("state.json", {"progress": {}}),
         ("state.json", {"progress": None}),
-        ("state.json", {"ring": {"written": -1}}),
-        ("state.json", {"ring": {"written": 10**30}}),
-        ("state.json", {"env_episodes": [1, 2]}),
+        ("state.json", {"replay": {"written": -1}}),
+        ("state.json", {"replay": {"written": 10**30}}),
+        ("state.json", {"rest": -5}),
+        ("state.json", {"envs": {"episodes": [1, 2], "lengths": [3], "failures": 0}}),
+        ("state.json", {"envs": {"episodes": [1], "lengths": [10**9], "failures": 0}}),
         ("state.json", {"rng": {"actor": {"bit_generator": "os.system"}, "replay": {}}}),
         ("state.json", "[" * 100_000),
-        ("replay.safetensors", b"\xff" * 100),
-        ("optimizer.safetensors", b"\x80\x04cos\nsystem\n."),
+        ("training.safetensors", b"\xff" * 100),
+        ("training.safetensors", b"\x80\x04cos\nsystem\n."),
+        ("training.safetensors", save({"rows.obs": torch.zeros(3)})),
         ("networks.safetensors", (2**62).to_bytes(8, "little") + b"{}"),
     ],
 )
 def test_a_hostile_checkpoint_is_refused_in_a_line(run: Path, name: str, change: Any) -> None:
-    path = checkpoint.list_checkpoints(run / "checkpoints")[-1]
+    path = list_checkpoints(run / "checkpoints")[-1]
     if isinstance(change, dict):
         change = json.dumps({**json.loads((path / name).read_text()), **change})
     rewrite(run, name, change if isinstance(change, bytes) else change.encode())
@@ -215,13 +218,13 @@ def test_a_hostile_checkpoint_is_refused_in_a_line(run: Path, name: str, change:
 
 
 def test_a_manifest_cannot_name_files_elsewhere(run: Path) -> None:
-    path = checkpoint.list_checkpoints(run / "checkpoints")[-1]
-    manifest = json.loads((path / "MANIFEST.json").read_text())
-    manifest["files"]["../../../etc/passwd"] = manifest["files"].pop("networks.safetensors")
-    (path / "MANIFEST.json").write_text(json.dumps(manifest))
+    path = list_checkpoints(run / "checkpoints")[-1]
     shutil.rmtree(run / "checkpoints/steps-000000200")
-    with pytest.raises(RunError, match=r"networks\.safetensors is damaged"):
-        qlearn.load(run)
+    manifest, elsewhere = Manifest.read(path), File("../../../../etc/passwd", 5, "0" * 64)
+    for change in ({"files": (*manifest.files, elsewhere)}, {"segments": (Segment(0, 5, elsewhere),)}):
+        (path / "MANIFEST.json").write_bytes(dataclasses.replace(manifest, **change).encoded())
+        with pytest.raises(RunError, match=r"MANIFEST\.json is damaged.*etc/passwd"):
+            qlearn.load(run)
 
 
 @pytest.mark.parametrize(
@@ -254,7 +257,7 @@ def test_nan_in_a_run_reaches_no_checkpoint(tmp_path: Path) -> None:
     quick = {k: v for k, v in QUICK.items() if k != "network"}
     with pytest.raises(NotFiniteError, match=r"output for batch.obs is not finite.*last checkpoint is of step \d+"):
         qlearn.train("CartPole-v1", steps=1_000, network=lambda s, a: Fuse(), run_dir=tmp_path / "r", **quick)
-    tensors = checkpoint.newest(tmp_path / "r/checkpoints")._tensors("networks.safetensors")
+    tensors = load(checkpoint.newest(tmp_path / "r/checkpoints").content("networks.safetensors"))
     assert all(t.isfinite().all() for t in tensors.values())
 
 

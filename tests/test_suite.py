@@ -18,8 +18,9 @@ from rich.console import Console
 from scipy.stats import trim_mean
 
 from qlearn.errors import UsageError
-from qlearn.runs import checkpoint, directory, metrics, plot, results, suite, workers
+from qlearn.runs import directory, metrics, plot, results, suite, workers
 from qlearn.runs.board import Board
+from qlearn.runs.manifest import list_checkpoints
 from qlearn.scores import bootstrap_interval, iqm
 from tests.conftest import Cli
 from tests.test_cli import fails
@@ -179,7 +180,7 @@ def test_a_suite_goes_on_after_any_stop(here: Cli, tmp_path: Path) -> None:
     pipes: dict[str, Any] = {"cwd": tmp_path, "text": True, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
 
     def steps() -> int:
-        return max((int(p.name[6:]) for p in checkpoint.list_checkpoints(slow / "checkpoints")), default=0)
+        return max((int(p.name[6:]) for p in list_checkpoints(slow / "checkpoints")), default=0)
 
     process = subprocess.Popen(command, **pipes)
     wait(lambda: steps() > 0, process)

@@ -282,7 +282,7 @@ def test_a_checkpoint_brings_the_table_back_and_another_table_is_refused() -> No
     learner, other = table([1.0, 2.0], [3.0, 4.0]), table([0.0, 0.0], [0.0, 0.0])
     moved(learner, (0, 0, 1.0, False, 1))
     kept = learner.tensors()
-    assert kept.keys() == {"networks"}
+    assert kept.keys() == {"networks", "last"}
     assert kept["networks"].keys() == {"online.q", "online.visits"}
     moved(learner, (1, 0, 1.0, False, 1))
     other.restore(kept)

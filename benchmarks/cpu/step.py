@@ -16,11 +16,11 @@ from agents import SETTINGS, qlearn
 from compare import write
 
 from qlearn import actor, dqn, replay
-from qlearn.envs import gym
+from qlearn.envs import lockstep
 from qlearn.runs import session
 
 PARTS = {  # in their order from the inside
-    "the environment, with Gymnasium's wrappers": (gym.GymEnvs, "step"),
+    "the environment, with Gymnasium's wrappers": (lockstep.GymEnvs, "step"),
     "the greedy action": (dqn.Learner, "q_values"),
     "the rest of acting": (actor.Actor, "rollout"),
     "storing": (replay.Uniform, "append"),

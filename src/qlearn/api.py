@@ -68,9 +68,9 @@ def resume(
     return runs.resume(run, steps=steps, network=network, display=Terminal() if progress else Silent())
 
 
-def load(run: str | Path, *, network: MakeNetwork | None = None) -> Agent:
-    """The agent of a run's newest checkpoint; see `qlearn.runs.load`."""
-    return runs.load(run, network)
+def load(run: str | Path, *, network: MakeNetwork | None = None, best: bool = False) -> Agent:
+    """The agent of a run's newest checkpoint, or of its best; see `qlearn.runs.load`."""
+    return runs.load(run, network, best=best)
 
 
 def evaluate(
@@ -81,6 +81,7 @@ def evaluate(
     num_envs: int = 10,
     epsilon: float | None = None,
     network: MakeNetwork | None = None,
+    best: bool = False,
 ) -> Evaluation:
     """Play whole episodes with the greedy policy of a run, from reset seeds that training did not use.
 
@@ -93,13 +94,14 @@ def evaluate(
         num_envs: environments that share the work; the returns of a greedy policy do not depend on it.
         epsilon: probability of a random action; by default the protocol's of an Atari game, else 0.
         network: the network of a run that has one of your own.
+        best: of the checkpoint with the largest mean return in training, not the newest.
     """
     for name, value in {"episodes": episodes, "num_envs": num_envs}.items():
         if value < 1:
             raise UsageError(f"{name} is {value}; it must be at least 1")
     if epsilon is not None and not 0 <= epsilon <= 1:
         raise UsageError(f"epsilon is {epsilon}; it must be from 0 to 1")
-    config, agent = trusted_config(Path(run)), load(run, network=network)
+    config, agent = trusted_config(Path(run)), load(run, network=network, best=best)
     played = build_rules(config)
     if epsilon is None:
         epsilon = played[1].epsilon if played else 0.0

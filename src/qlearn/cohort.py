@@ -31,6 +31,8 @@ def train(members: Sequence[Parts], live: list[bool]) -> Iterator[list[Tick | Ql
     lanes, memories = Lanes(members, live), Memories(members)
     learners = Learners(members, memories)
     actor = Actor(lanes, learners.q_values, Dice(members), stack=config.env.frame_stack)
+    for place, member in enumerate(members):
+        member.actor.part_of = actor, part(place, lanes.width)
     learning_rate = build_learning_rate(config)
     epsilon, width = build_epsilon(config), config.env.num_envs
     ratio, warmup, every = config.learner.replay_ratio, config.replay.warmup_steps, config.learner.target_update_steps
@@ -56,7 +58,6 @@ def train(members: Sequence[Parts], live: list[bool]) -> Iterator[list[Tick | Ql
             learners.all[i].synchronize()
         for learner, made in zip(learners.all, steps.tolist(), strict=True):
             learner.set_learning_rate(learning_rate(made))
-        lanes.tell(actor)
         yield lanes.outcomes(
             [Tick(*made) for made in zip(steps.tolist(), updates.tolist(), rates, strict=True)], episodes
         )
@@ -71,11 +72,11 @@ class Lanes:
     """The environments of all members side by side, those of a member next to each other."""
 
     def __init__(self, members: Sequence[Parts], live: list[bool]) -> None:
-        self._members, self._envs, self._live = members, [m.envs for m in members], live
+        self._envs, self._live = [m.envs for m in members], live
         self.space, self.width = members[0].envs.space, members[0].envs.num_envs
         self.num_envs = self.width * len(members)
         self.errors: list[QlearnError | None] = [None] * len(members)
-        self._obs = self.reset()
+        self._obs = np.concatenate([m.actor.obs for m in members])
 
     @property
     def mask(self) -> Array | None:
@@ -83,9 +84,17 @@ class Lanes:
         masks = [envs.mask for envs in self._envs if envs.mask is not None]
         return np.concatenate(masks) if masks else None
 
+    @property
+    def lost(self) -> Array | None:
+        """Whose last step came to nothing, `[S * E]`."""
+        if all(envs.lost is None for envs in self._envs):
+            return None
+        nobody = np.zeros(self.width, np.bool_)
+        return np.concatenate([nobody if envs.lost is None else envs.lost for envs in self._envs])
+
     def reset(self) -> Array:
         """The observations at which the members' actors stand; they have begun their first episodes."""
-        return np.concatenate([m.actor.obs for m in self._members])
+        return self._obs.copy()
 
     def step(self, action: Array) -> tuple[Array, Array, Array, Array]:
         """One step of each member that goes on; what happens to one is not the others' affair."""
@@ -114,13 +123,6 @@ class Lanes:
 
     def close(self) -> None:
         """Nothing: the members close theirs."""
-
-    def tell(self, actor: Actor) -> None:
-        """Let the members' own actors stand where they are."""
-        for i, member in enumerate(self._members):
-            own = part(i, self.width)
-            member.actor.obs = actor.obs[own]
-            member.actor.mask = None if actor.mask is None else actor.mask[own]
 
 
 class Dice:
@@ -158,6 +160,8 @@ class Memories:
         if self._uniform:
             first = self.all[0].ring
             row = first.written % first.rows
+            if rows.lost is not None and first.written:
+                self._arrays["done"][:, row - 1] |= rows.lost.reshape(-1, self._width)
             for name, array in self._arrays.items():
                 column = final if name == "final" else getattr(rows, name)[0]
                 array[:, row] = column.reshape(len(array), self._width, *column.shape[1:])

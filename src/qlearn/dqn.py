@@ -241,16 +241,24 @@ class Learner:
         return told | self.value.diagnose(*parts)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """What a checkpoint keeps, by file."""
-        files = self.descent.tensors()
-        files["networks"] |= module_tensors(self.target, "target.")
-        return files
+        """What a checkpoint keeps, in groups."""
+        groups = self.descent.tensors()
+        groups["networks"] |= module_tensors(self.target, "target.")
+        return groups | {"last": {} if self._index is None else {"index": self._index}}
 
     def restore(self, tensors: Tensors) -> None:
-        """Take back what `tensors` gave. Raises ValueError where it is not that of such a learner."""
+        """Take back what `tensors` gave, when the ring has its rows.
+
+        Raises:
+            ValueError: it is not that of such a learner.
+        """
         self.descent.restore(tensors)
         load_module_tensors(self.target, tensors["networks"], "target.")
         self._target.changed()
+        if (index := tensors["last"].get("index")) is not None:
+            self.ring.require(index)
+            self._index = index
+            self.ring.prepare(index)
 
     def _losses(self, *columns_and_index: Tensor) -> Tensor:
         """The losses `[B]` of the transitions at an index, of the ring's columns."""

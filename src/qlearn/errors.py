@@ -32,6 +32,11 @@ class RunError(QlearnError):
     """A run directory cannot be read or written."""
 
 
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line; its type's name where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`"; did you mean X?"` for the nearest known name, or the empty string."""
     known = list(known)

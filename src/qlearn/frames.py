@@ -88,25 +88,25 @@ class Frames:
         """What the packed observations take."""
         return sum(len(packed) for packed in self._packed if packed is not None)
 
-    def state(self, rows: int) -> dict[str, Array]:
-        """What a checkpoint keeps of the first `rows`: their bytes, one after another, and how many each has."""
-        packed = [packed or b"" for packed in self._packed[:rows]]
+    def packed(self, rows: Array) -> dict[str, Array]:
+        """What a checkpoint keeps of `rows`: their bytes, one after another, and how many each has."""
+        packed = [self._packed[row] or b"" for row in rows.tolist()]
         sizes = np.array([len(data) for data in packed], np.int32)
-        return {"packed": np.frombuffer(b"".join(packed), np.uint8), "sizes": sizes}
+        return {"packed": np.frombuffer(bytearray().join(packed), np.uint8), "sizes": sizes}
 
-    def restore(self, packed: Array, sizes: Array) -> None:
-        """Take back what `state` gave.
+    def put(self, rows: Array, packed: Array, sizes: Array) -> None:
+        """Take back what `packed` gave.
 
         Raises:
             ValueError: it is not that of so many observations.
         """
         ends = np.cumsum(sizes, dtype=np.int64)
-        if packed.dtype != np.uint8 or packed.ndim != 1 or (sizes < 0).any() or len(sizes) > len(self._packed):
+        if packed.dtype != np.uint8 or packed.ndim != 1 or (sizes < 0).any() or len(sizes) != len(rows):
             raise ValueError(f"packed observations {packed.shape} {packed.dtype} of {len(sizes)} rows")
         if len(sizes) and ends[-1] != len(packed):
             raise ValueError(f"packed observations of {len(packed)} bytes, where {ends[-1]} are counted")
         data = packed.tobytes()
-        for row, (end, size) in enumerate(zip(ends.tolist(), sizes.tolist(), strict=True)):
+        for row, end, size in zip(rows.tolist(), ends.tolist(), sizes.tolist(), strict=True):
             self._packed[row] = data[end - size : end] if size else None
             try:
                 self[row]

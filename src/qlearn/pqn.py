@@ -16,6 +16,7 @@ numbers come back where each line happens.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,7 +41,7 @@ def train(
 ) -> Iterator[Tick]:
     """Train, and yield a `Tick` after each step of the environments. Stop by ceasing to iterate.
 
-    A rollout that is not complete when the loop ends teaches nothing, as the episodes that it was in are left.
+    A rollout that is not complete when the loop ends stays with the learner, for a loop that goes on.
 
     Args:
         actor: plays.
@@ -51,26 +52,34 @@ def train(
         after: the last tick of a run that this one continues.
     """
     steps, updates = (after.steps, after.updates) if after else (0, 0)
-    rows, seen, final = list[Steps](), list[Array](), list[Array]()
+    begun = learner.begun
     while steps < total_steps:
         rate = epsilon(steps)
-        seen.append(actor.seen.copy())
+        seen = actor.seen.copy()
         row, episodes = actor.rollout(rate)  # 3, 4
-        rows.append(row)
-        final.append(actor.final)
+        if row.lost is not None and begun:
+            begun[-1].steps.done[0] |= row.lost[0]
+        begun.append(Row(row._replace(obs=seen[None]), actor.final))
         steps += int(np.count_nonzero(~actor.final))
-        if len(rows) == rollout_steps:  # 2
-            rollout = joined(rows, np.stack(seen))
-            updates += learner.update(rollout, np.stack(final), actor.seen, actor.mask)  # 5, 6, 7
-            rows, seen, final = [], [], []
+        if len(begun) == rollout_steps:  # 2
+            updates += learner.update(*joined(begun), actor.seen, actor.mask)  # 5, 6, 7
+            begun.clear()
         yield Tick(steps, updates, rate, episodes)
 
 
-def joined(rows: list[Steps], obs: Array) -> Steps:
-    """Rows `[1, E, ...]`, one after another, with `obs` `[T, E, ...]` in the place of theirs: `[T, E, ...]`."""
-    columns = {name: np.concatenate([getattr(row, name) for row in rows]) for name in Steps._fields[1:5]}
-    masks = [row.mask for row in rows if row.mask is not None]
-    return Steps(obs, **columns, mask=np.concatenate(masks) if masks else None)
+class Row(NamedTuple):
+    """A row of a rollout."""
+
+    steps: Steps  # [1, E, ...]; `obs` as the network sees them
+    final: Array  # [E] bool: it only holds the final observation of an episode, and teaches nothing
+
+
+def joined(rows: list[Row]) -> tuple[Steps, Array]:
+    """The rows one after another: steps `[T, E, ...]`, and which are final, `[T, E]`."""
+    masked = rows[0].steps.mask is not None
+    names = Steps._fields[: 6 if masked else 5]
+    columns = {name: np.concatenate([getattr(row.steps, name) for row in rows]) for name in names}
+    return Steps(**columns), np.stack([row.final for row in rows])
 
 
 def lambda_returns(
@@ -153,6 +162,7 @@ class Learner:
         self.descent = Descent(network, self._losses, optimizer, max_grad_norm=max_grad_norm, rng=noise, mode=mode)
         self._q = self.descent.forward(lambda obs: value.mean(network(obs)), "acting")
         self._batch: Minibatch | None = None  # the last
+        self.begun: list[Row] = []  # of the rollout that is being made
 
     def update(self, rows: Steps, final: Array, last_obs: Array, last_mask: Array | None) -> int:
         """Lines 5 to 7 on a rollout; returns the number of gradient steps.
@@ -215,12 +225,23 @@ class Learner:
         return account(self.descent.gradient, q, batch.mask, batch.action, batch.target)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """What a checkpoint keeps, by file."""
-        return self.descent.tensors()
+        """What a checkpoint keeps, in groups."""
+        last = {} if self._batch is None else {name: getattr(self._batch, name) for name in self._batch.__slots__}
+        begun: dict[str, Tensor] = {}
+        if self.begun:
+            steps, final = joined(self.begun)
+            arrays = steps._asdict() | {"final": final}
+            begun = {name: torch.from_numpy(array) for name, array in arrays.items() if array is not None}
+        return self.descent.tensors() | {"last": {k: v for k, v in last.items() if v is not None}, "begun": begun}
 
     def restore(self, tensors: Tensors) -> None:
         """Take back what `tensors` gave. Raises ValueError where it is not that of such a learner."""
         self.descent.restore(tensors)
+        self._batch = Minibatch(**tensors["last"]) if tensors["last"] else None
+        arrays = {name: tensor.numpy() for name, tensor in tensors["begun"].items()}
+        final = arrays.pop("final", ())
+        rows = [Steps(**{name: array[t : t + 1] for name, array in arrays.items()}) for t in range(len(final))]
+        self.begun[:] = map(Row, rows, final)
 
     def _best(self, obs: Tensor, mask: Tensor | None) -> Tensor:
         """max_a Q over the actions allowed, `[B]`."""

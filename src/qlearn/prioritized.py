@@ -100,13 +100,13 @@ class Prioritized:
         self._reweigh(index, error.cpu())
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """The ring's, the priorities, and the largest."""
+        """The ring's counter, the priorities, and the largest."""
         self._enter_at_once(self._changes())
-        arrays, state = self.ring.state()
-        return {**arrays, "priority": self.tree.leaves}, {**state, "largest": self.largest, "steps": self.steps}
+        counters = {"written": self.ring.written, "largest": self.largest, "steps": self.steps}
+        return {"priority": self.tree.leaves.copy()}, counters
 
     def restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:
-        """Take back what `state` gave.
+        """Take back what `state` gave, when the ring has its rows.
 
         Raises:
             ValueError: it is not that of such a memory.
@@ -115,7 +115,7 @@ class Prioritized:
         fits = priority.shape == self.tree.leaves.shape and priority.dtype == self.tree.leaves.dtype
         if not (fits and np.isfinite(priority).all() and (priority >= 0).all() and 0 < largest < np.inf and steps >= 0):
             raise ValueError(f"priorities {priority.shape} {priority.dtype}, the largest {largest}, of {steps} steps")
-        self.ring.restore({k: v for k, v in arrays.items() if k != "priority"}, state)
+        self.ring.restore(state["written"])
         self.tree.set(np.arange(len(priority)), priority)
         self._largest.fill_(largest)
         self._count.fill_(int(np.count_nonzero(priority)))

@@ -5,90 +5,15 @@ what followed; the final observation of an episode has a row of its own (see `St
 after m steps is row t + m, whatever ended the episode, and n-step returns and stacks of frames cost no memory.
 """
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from qlearn.frames import COMPRESSED, Frames, joined
+from qlearn.frames import COMPRESSED, Frames
 from qlearn.types import Array, Batch, Space, Steps
-
-
-@dataclass(frozen=True, slots=True)
-class Storage:
-    """The columns of the ring, rows of all environments in turn: row t of environment e lies at t * E + e."""
-
-    obs: Tensor  # [N, *shape]
-    action: Tensor  # [N] int64
-    reward: Tensor  # [N] float32
-    terminated: Tensor  # [N] bool
-    done: Tensor  # [N] bool
-    final: Tensor  # [N] bool: this row only holds the final observation of an episode
-    mask: Tensor | None = None  # [N, A] bool: the actions allowed at obs; None where all always are
-    place: Tensor | None = None  # [N] int32: where a row's observation is in obs, if it is there; None: at its row
-
-    def frames(self, index: Tensor) -> Tensor:
-        """The observations at rows `[B]`."""
-        return self.obs[index if self.place is None else self.place[index]]
-
-    def columns(self) -> dict[str, Tensor]:
-        """The tensors by name."""
-        return {name: column for name in self.__slots__ if (column := getattr(self, name)) is not None}
-
-
-def stacked(storage: Storage, index: Tensor, stride: int, stack: int) -> Tensor:
-    """The observations at `index` `[B]` with the `stack - 1` before them, `[B, stack, *shape]`, oldest first.
-
-    Frames from before the episode's start are zeros. `stack = 1` adds no axis.
-    """
-    frames, row = [storage.frames(index)], index
-    if stack == 1:
-        return frames[0]
-    same = torch.ones_like(index, dtype=torch.bool)
-    for _ in range(stack - 1):
-        row = (row - stride) % len(storage.action)
-        same = same & ~storage.final[row]
-        shape = (-1, *[1] * (storage.obs.ndim - 1))
-        frames.append(storage.frames(row) * same.view(shape))
-    return joined(frames[::-1])
-
-
-def gather(
-    storage: Storage, index: Tensor, *, stride: int, n_step: int, gamma: float, stack: int, clip: bool = False
-) -> Batch:
-    """The n-step transitions that start at rows `index` `[B]`. Pure.
-
-    A return runs over n steps or to the end of the episode, whichever comes first: truncation bootstraps from the
-    final observation with the power of gamma of the steps that there were, termination does not bootstrap. With
-    `clip` it is made of rewards cut to [-1, 1].
-    """
-
-    def rewards(row: Tensor) -> Tensor:
-        return storage.reward[row].clamp(-1, 1) if clip else storage.reward[row]
-
-    row = index
-    reward = rewards(row)
-    discount = gamma * (~storage.terminated[row]).to(reward.dtype)
-    going = ~storage.done[row] if n_step > 1 else None
-    following = (row + stride) % len(storage.action)
-    for _ in range(n_step - 1):
-        assert going is not None
-        row = torch.where(going, following, row)
-        reward = torch.where(going, reward + discount * rewards(row), reward)
-        discount = torch.where(going, discount * gamma * ~storage.terminated[row], discount)
-        following = torch.where(going, (row + stride) % len(storage.action), following)
-        going = going & ~storage.done[row]
-    return Batch(
-        obs=stacked(storage, index, stride, stack),
-        action=storage.action[index],
-        reward=reward,
-        discount=discount,
-        next_obs=stacked(storage, following, stride, stack),
-        mask=None if storage.mask is None else storage.mask[index],
-        next_mask=None if storage.mask is None else storage.mask[following],
-    )
+from qlearn.views import Storage, gather
 
 
 class Ring:
@@ -153,6 +78,8 @@ class Ring:
         for t in range(len(steps.action)):
             row = self.written % self.rows
             final = self.columns["done"][row - 1] if self.written else np.zeros(self.num_envs, np.bool_)
+            if steps.lost is not None:
+                final |= steps.lost[t]  # in the column too: the episode was cut there
             self.columns["final"][row] = final
             for name, column in self.columns.items():
                 if name != "final":
@@ -196,9 +123,13 @@ class Ring:
 
     def most_bytes(self, rows: int) -> int:
         """What it takes when so many rows have been written, or when it is full; compressed observations as a rule."""
-        count = min(rows, self.rows * self.num_envs)
-        apart = 0 if self.frames is None else self.frames.size // COMPRESSED
-        return count * (apart + sum(c.nbytes // (self.rows * self.num_envs) for c in self.columns.values()))
+        return min(rows, self.rows * self.num_envs) * self.row_bytes // self.num_envs
+
+    @property
+    def row_bytes(self) -> int:
+        """What a row of all environments takes; compressed observations as a rule."""
+        apart = 0 if self.frames is None else self.num_envs * (self.frames.size // COMPRESSED)
+        return apart + sum(column.nbytes // self.rows for column in self.columns.values())
 
     def prepare(self, index: Tensor) -> None:
         """Have at hand what `batch(index)` needs: observations that are kept compressed are unpacked."""
@@ -222,32 +153,55 @@ class Ring:
             clip=self.clip,
         )
 
-    def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """What a checkpoint keeps: the rows in use, and the counter."""
-        used = min(self.written, self.rows)
-        packed = {} if self.frames is None else self.frames.state(used * self.num_envs)
-        return packed | {name: column[:used] for name, column in self.columns.items()}, {"written": self.written}
+    @property
+    def known(self) -> range:
+        """The rows that it holds, counted from the first ever written."""
+        return range(max(0, self.written - self.rows), self.written)
 
-    def restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:
-        """Take back what `state` gave, into a ring of the same shape.
+    def rows_of(self, known: range) -> dict[str, Array]:
+        """What a checkpoint keeps of some rows: copies of their columns, `[T, E, ...]`."""
+        rows = np.arange(known.start, known.stop) % self.rows
+        packed = {} if self.frames is None else self.frames.packed(self._places(rows))
+        return packed | {name: column[rows] for name, column in self.columns.items()}
+
+    def put_rows(self, known: range, arrays: dict[str, Array]) -> None:
+        """Take back what `rows_of` gave.
 
         Raises:
-            ValueError: it is not that of such a ring.
+            ValueError: it is not that of such rows.
         """
-        written = int(state["written"])
-        used = min(written, self.rows)
+        rows = np.arange(known.start, known.stop) % self.rows
         for name, column in self.columns.items():
             array = arrays[name]
-            if written < 0 or array.shape != column[:used].shape or array.dtype != column.dtype:
-                raise ValueError(f"replay column {name} is {array.shape} {array.dtype} of {written} rows")
-            column[:used] = array
+            if array.shape != (len(rows), *column.shape[1:]) or array.dtype != column.dtype:
+                raise ValueError(f"replay column {name} is {array.shape} {array.dtype} of {len(rows)} rows")
+            column[rows] = array
         if self.frames is not None:
-            if len(arrays["sizes"]) != used * self.num_envs:
-                raise ValueError(f"packed observations of {len(arrays['sizes'])} rows, not {used * self.num_envs}")
-            self.frames.restore(arrays["packed"], arrays["sizes"])
-        if used and self.columns["final"][:used].all():
-            raise ValueError("the replay holds no transition")
+            self.frames.put(self._places(rows), arrays["packed"], arrays["sizes"])
+
+    def restore(self, written: int) -> None:
+        """So many rows have been written, and those that it would know have been put.
+
+        Raises:
+            ValueError: no transition is among them.
+        """
         self.written = written
+        if written and self.columns["final"][: min(written, self.rows)].all():
+            raise ValueError("the replay holds no transition")
+
+    def require(self, index: Tensor) -> None:
+        """Raises ValueError where these are not rows, `[B]`."""
+        if (
+            index.ndim != 1
+            or index.dtype != torch.int64
+            or not 0 <= int(index.min()) <= int(index.max()) < len(self.final)
+        ):
+            raise ValueError(f"an index {tuple(index.shape)} of {len(self.final)} rows")
+
+    def _places(self, rows: Array) -> Array:
+        """Where the observations of rows lie, those of all environments in turn."""
+        places: Array = (rows[:, None] * self.num_envs + np.arange(self.num_envs)).reshape(-1)
+        return places
 
 
 class Replay(Protocol):
@@ -266,10 +220,14 @@ class Replay(Protocol):
         """Learn how wrong the transitions at `index` were."""
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """What a checkpoint keeps."""
+        """What a checkpoint keeps beside the rows of the ring."""
 
     def restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:
-        """Take back what `state` gave. Raises ValueError where it is not that of such a memory."""
+        """Take back what `state` gave, when the ring has its rows.
+
+        Raises:
+            ValueError: it is not that of such a memory.
+        """
 
 
 class Uniform:
@@ -310,12 +268,12 @@ class Uniform:
         """Nothing to learn."""
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
-        """The ring's."""
-        return self.ring.state()
+        """The ring's counter."""
+        return {}, {"written": self.ring.written}
 
-    def restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:
-        """The ring's."""
-        self.ring.restore(arrays, state)
+    def restore(self, arrays: dict[str, Array], state: dict[str, Any]) -> None:  # noqa: ARG002 (there are none)
+        """The ring's counter."""
+        self.ring.restore(state["written"])
 
 
 def enough(count: int) -> int:

@@ -170,8 +170,9 @@ class Learner:
         }
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """What a checkpoint keeps: its files, and the named tensors of each."""
-        return {"networks": {f"online.{name}": tensor.clone() for name, tensor in self.online.state_dict().items()}}
+        """What a checkpoint keeps, in groups."""
+        networks = {f"online.{name}": tensor.clone() for name, tensor in self.online.state_dict().items()}
+        return {"networks": networks, "last": {"error": torch.tensor([self._error, self._count], dtype=torch.float64)}}
 
     def restore(self, tensors: Tensors) -> None:
         """Take back what `tensors` gave.
@@ -185,4 +186,5 @@ class Learner:
             raise ValueError(f"tensors of shapes {theirs}; this table has {shapes}")
         for name, tensor in own.items():
             tensor.copy_(given[name])
-        self._error, self._count = 0.0, 0
+        error, count = tensors["last"]["error"].tolist()
+        self._error, self._count = error, int(count)

@@ -29,6 +29,9 @@ class Steps(NamedTuple):
     terminated: Array  # [T, E] bool: nothing is to be bootstrapped from what follows
     done: Array  # [T, E] bool: the episode ended here, terminated or truncated
     mask: Array | None = None  # [T, E, A] bool: the actions allowed at obs; None where all always are
+    lost: Array | None = (
+        None  # [T, E] bool: what followed is not known; the episode was cut before; None where nobody's
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +107,10 @@ class Envs(Protocol):
     @property
     def mask(self) -> Array | None:
         """The actions allowed at the observations last returned, `[E, A]` bool; None where all always are."""
+
+    @property
+    def lost(self) -> Array | None:
+        """Whose last step came to nothing, `[E]` bool: the next episode has begun; None where nobody's."""
 
     def reset(self) -> Array:
         """Start an episode in every environment; returns observations `[E, *shape]`."""

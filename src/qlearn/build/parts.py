@@ -25,7 +25,7 @@ from qlearn.build.pieces import (
 from qlearn.config import Config
 from qlearn.envs import GymEnvs
 from qlearn.replay import Replay
-from qlearn.types import Tick
+from qlearn.types import Array, Tick
 
 Learner = dqn.Learner | pqn.Learner | tabular.Learner
 
@@ -56,6 +56,14 @@ class Parts:
             "learner": self.learner.rng if isinstance(self.learner, pqn.Learner) else None,
         }
         return {name: rng for name, rng in found.items() if isinstance(rng, np.random.Generator)}
+
+    def leave_episodes(self, obs: Array, mask: Array | None) -> None:
+        """End the running episodes as by a time limit, at these observations `[E, *shape]`; the next ones begin."""
+        if self.replay is not None:
+            self.replay.ring.cut(obs, mask)
+        if isinstance(self.learner, pqn.Learner):
+            self.learner.begun.clear()
+        self.actor.restart()
 
     def _ticks(self, after: Tick | None) -> Iterator[Tick]:
         config, epsilon = self.config, build_epsilon(self.config)

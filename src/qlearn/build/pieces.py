@@ -80,7 +80,7 @@ def build_envs(
     stream: str = "train",
     **kwargs: Any,
 ) -> GymEnvs:
-    """The environments of the configuration; `kwargs` go to `make_envs`."""
+    """The environments of the configuration; `kwargs` go to `make_envs`. Only those of training are made anew."""
     env, given = config.env, json.loads(config.env.kwargs)
     atari = {"obs_type": env.obs_type, "protocol": env.protocol}
     if build_rules(config):
@@ -93,6 +93,8 @@ def build_envs(
         seed=config.seed if seed is None else seed,
         stream=stream,
         kwargs=given,
+        restarts=env.max_restarts if stream == "train" else 0,
+        apart=env.timeout_seconds if env.isolated else 0.0,
         **kwargs,
     )
 

@@ -28,6 +28,8 @@ class Arguments:
     """Probability of a random action; by default that of the protocol of an Atari game, else 0."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print one JSON object, with every return."""
+    best: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """The checkpoint with the largest mean return in training, not the newest."""
     module: str | None = None
     """Import this module first: the one of an environment module:Id, if you trust it."""
 
@@ -39,7 +41,11 @@ def main(argv: list[str]) -> int:
     if arguments.episodes < 1:
         raise UsageError(f"--episodes is {arguments.episodes}; it must be at least 1")
     result = qlearn.evaluate(
-        arguments.run, episodes=arguments.episodes, seed=arguments.seed, epsilon=arguments.epsilon
+        arguments.run,
+        episodes=arguments.episodes,
+        seed=arguments.seed,
+        epsilon=arguments.epsilon,
+        best=arguments.best,
     ).summary()
     if arguments.json:
         print(json.dumps(result))

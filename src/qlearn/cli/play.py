@@ -26,6 +26,8 @@ class Arguments:
     """How many."""
     seed: int = 0
     """Seed of the episodes' starts."""
+    best: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """The checkpoint with the largest mean return in training, not the newest."""
     module: str | None = None
     """Import this module first: the one of an environment module:Id, if you trust it."""
 
@@ -36,7 +38,7 @@ def main(argv: list[str]) -> int:
     import_environments(arguments.module)
     if arguments.episodes < 1:
         raise UsageError(f"--episodes is {arguments.episodes}; it must be at least 1")
-    config, agent = trusted_config(arguments.run), api.load(arguments.run)
+    config, agent = trusted_config(arguments.run), api.load(arguments.run, best=arguments.best)
     rules = build_rules(config)
     epsilon = rules[1].epsilon if rules else 0.0  # without it a game may wait for FIRE for ever
     play.require_screen(arguments.video)

@@ -48,6 +48,12 @@ class EnvConfig:
     termination; with sticky actions (Machado et al. 2018, Dopamine); as Gymnasium's ALE/...-v5. auto goes by the id."""
     kwargs: str = "{}"
     """Arguments of the environment's constructor, as a JSON object; of an Atari game, changes to its protocol."""
+    max_restarts: Whole = 10
+    """How often, in a run, a copy that raises, hangs or returns NaN is made anew, its step forgotten."""
+    isolated: Switch = False
+    """Each copy in a process of its own: one that ends its process or hangs is made anew, too. A step takes 0.1 ms."""
+    timeout_seconds: Positive = 60.0
+    """With isolated: seconds that a copy has for an answer."""
 
 
 @dataclass(frozen=True)

@@ -123,8 +123,11 @@ class Descent:
         return Forward(function, [self.flat], self.draws, mode=self.mode, name=name)
 
     def tensors(self) -> dict[str, dict[str, Tensor]]:
-        """What a checkpoint keeps: the network, the optimiser's memory, the generator."""
-        memory = {**self.memory, "step": torch.tensor(float(self.steps))} if self.steps else {}
+        """What a checkpoint keeps: the network, the optimiser's memory, the last gradient, the generator."""
+        memory = {}
+        if self.steps:
+            last = torch.tensor(self.gradient, dtype=torch.float64)
+            memory = {**self.memory, "step": torch.tensor(float(self.steps)), "gradient": last}
         assert self.draws.generator is not None
         return {
             "networks": {**module_tensors(self.network, "online."), "generator": self.draws.generator.get_state()},
@@ -142,6 +145,7 @@ class Descent:
         memory, step = dict(tensors["optimizer"]), 0.0
         if memory:
             step = float(memory.pop("step", torch.tensor(1.0)))
+            self.gradient = Gradient(*memory.pop("gradient", torch.full((2,), math.nan)).tolist())
             if memory.keys() != self.memory.keys() or not (math.isfinite(step) and step >= 1):
                 raise ValueError(f"the optimiser's memory is {sorted(memory)} after {step:g} steps")
         for name, tensor in memory.items():

@@ -5,63 +5,102 @@ the one before it is taken.
 """
 
 import json
-import re
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from safetensors.numpy import load_file as load_arrays
-from safetensors.numpy import save_file as save_arrays
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from qlearn.build import Parts
+from qlearn.config import to_dict
 from qlearn.engine import load_module_tensors
 from qlearn.errors import MisfitError, RunError
-from qlearn.runs.files import digest, new_directory, reading, sync_file, write_bytes, writing
+from qlearn.runs import archive
+from qlearn.runs.files import new_directory, reading, write_bytes, writing
+from qlearn.runs.manifest import (
+    MANIFEST,
+    NETWORKS,
+    STATE,
+    TRAINING,
+    File,
+    Manifest,
+    Segment,
+    list_checkpoints,
+    versions,
+)
 from qlearn.types import Array
 
-FORMAT = 3  # 1: networks without a head of their own; 2: convolutions' weights channels first
-MANIFEST = "MANIFEST.json"
-NETWORKS, REPLAY, STATE = "networks.safetensors", "replay.safetensors", "state.json"
-NAMES = (NETWORKS, "optimizer.safetensors", REPLAY, STATE)  # optimizer and replay where the algorithm has them
+GROUPS = ("optimizer", "last", "begun", "actor", "envs", "replay", "rows")  # of tensors in TRAINING
 
 
-def save(parts: Parts, directory: Path, steps: int, progress: dict[str, Any], keep: int) -> Path:
-    """Write the state of a run as `directory/steps-NNNNNNNNN`, then remove all but the newest `keep`."""
-    path = directory / f"steps-{steps:09d}"
-    generators = {name: rng.bit_generator.state for name, rng in parts.generators().items()}
-    state = {"progress": progress, "rng": generators, "env_episodes": parts.envs.episodes}
-    files = {f"{name}.safetensors": save_tensors(tensors) for name, tensors in parts.learner.tensors().items()}
-    rows: dict[str, Array] = {}
-    if parts.replay is not None:
-        rows, state["ring"] = parts.replay.state()
-        rows |= {"last_obs": parts.actor.obs} | ({} if parts.actor.mask is None else {"last_mask": parts.actor.mask})
-    files[STATE] = json.dumps(state).encode()
+def save(
+    parts: Parts, directory: Path, steps: int, progress: dict[str, Any], keep: int, mean_return: float | None = None
+) -> Path:
+    """Write the state of a run as `directory/steps-NNNNNNNNN`, then remove all but the newest `keep` and the best.
+
+    The best has the largest `mean_return` of those that have one. It keeps its networks; only of the newest all rows
+    of the replay memory stay.
+    """
+    path, there = directory / f"steps-{steps:09d}", list_checkpoints(directory)
+    state: dict[str, Any] = {"progress": progress}
+    state["rng"] = {name: rng.bit_generator.state for name, rng in parts.generators().items()}
+    groups: dict[str, Mapping[str, Tensor | Array]] = dict(parts.learner.tensors())
+    groups["envs"], state["envs"] = parts.envs.state()
+    groups["actor"] = parts.actor.state()
+    segments: tuple[Segment, ...] = ()
+    with writing(path):
+        if parts.replay is not None:
+            groups["replay"], state["replay"] = parts.replay.state()
+            before = Manifest.read(there[-1]) if there else None
+            segments, rest = archive.store(parts.replay.ring, directory, before)
+            groups["rows"], state["rest"] = parts.replay.ring.rows_of(rest), rest.start
+    contents = {
+        NETWORKS: save_tensors(dict(groups.pop("networks"))),  # type: ignore[arg-type]
+        TRAINING: save_tensors({f"{g}.{name}": plain(t) for g, named in groups.items() for name, t in named.items()}),
+        STATE: json.dumps(state).encode(),
+    }
+    files = tuple(File.of(name, data) for name, data in contents.items())
+    manifest = Manifest(steps, mean_return, to_dict(parts.config), versions(), files, segments)
     with new_directory(path) as temporary:
-        for name, data in files.items():
+        for name, data in [*contents.items(), (MANIFEST, manifest.encoded())]:
             write_bytes(temporary / name, data)
-        if rows:  # written from where they lie: there may not be room for them twice
-            bytes_of = {k: v.view(np.uint8) if v.dtype == bool else v for k, v in rows.items()}
-            save_arrays({k: np.ascontiguousarray(v) for k, v in bytes_of.items()}, temporary / REPLAY)
-            sync_file(temporary / REPLAY)
-        digests = {p.name: {"bytes": p.stat().st_size, "sha256": digest(p)} for p in sorted(temporary.iterdir())}
-        manifest = {"format": FORMAT, "steps": steps, "files": digests}
-        write_bytes(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
-    for old in list_checkpoints(directory)[:-keep]:
-        shutil.rmtree(old, ignore_errors=True)
+    prune(directory, keep)
     return path
 
 
-def list_checkpoints(directory: Path) -> list[Path]:
-    """The checkpoints in a directory, oldest first."""
-    found = ((re.fullmatch(r"steps-(\d{9,})", p.name), p) for p in directory.glob("steps-*"))
-    return [path for _, path in sorted((int(match[1]), path) for match, path in found if match)]
+def plain(tensor: Tensor | Array) -> Tensor:
+    """As safetensors wants it."""
+    return (tensor if isinstance(tensor, Tensor) else torch.from_numpy(tensor)).contiguous()
+
+
+def prune(directory: Path, keep: int) -> None:
+    """Remove what is no longer needed: all checkpoints but the newest and the best, and rows that only those had."""
+    found = list_checkpoints(directory)
+    newest_ones, old = found[-keep:], found[:-keep]
+    if old:
+        for path in old:
+            if path != best(directory):
+                shutil.rmtree(path, ignore_errors=True)
+        archive.sweep(directory, newest_ones)
+
+
+def best(directory: Path) -> Path | None:
+    """The checkpoint with the largest mean return; None where none has one."""
+    found = []
+    for path in list_checkpoints(directory):
+        try:
+            mean = Manifest.read(path).mean_return
+        except RunError:
+            continue
+        if mean is not None:
+            found.append((mean, path))
+    return max(found)[1] if found else None
 
 
 def continue_from(directory: Path, steps: int) -> None:
@@ -76,52 +115,68 @@ def continue_from(directory: Path, steps: int) -> None:
 
 
 class Checkpoint:
-    """A checkpoint whose files are what its manifest says."""
+    """A checkpoint with a manifest that is whole."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        with reading(path / MANIFEST):
-            manifest = json.loads((path / MANIFEST).read_bytes())
-            if manifest["format"] != FORMAT:
-                raise RunError(f"{path} has format {manifest['format']}; this qlearn reads format {FORMAT}")
-            self._digests: dict[str, dict[str, Any]] = dict(manifest["files"])
-            self.steps = int(manifest["steps"])
+        self.path, self.manifest = path, Manifest.read(path)
+        self.steps, self.config = self.manifest.steps, self.manifest.config
 
-    def checked(self, name: str) -> Path:
-        """A file of the checkpoint, which is what the manifest says."""
-        path = self.path / name
-        with reading(path):
-            if name not in NAMES:
-                raise KeyError(name)
-            told = self._digests[name]
-            if path.stat().st_size != told["bytes"] or digest(path) != told["sha256"]:
-                raise RunError(f"{path} is damaged: its digest is not the one in {MANIFEST}")
-        return path
+    def check(self, names: Sequence[str] = ()) -> None:
+        """Read the files of these names, or all and the segments.
+
+        Raises:
+            RunError: one is damaged.
+        """
+        for name in names or (NETWORKS, TRAINING, STATE):
+            self.content(name)
+        if not names:
+            for segment in self.manifest.segments:
+                segment.file.read(self.path.parent / archive.FOLDER)
+
+    def content(self, name: str) -> bytes:
+        """That of a file, which is what the manifest says."""
+        with reading(self.path / name):
+            return self.manifest.file(name).read(self.path)
 
     def load_network(self, network: torch.nn.Module) -> None:
         """Fill the online network."""
         with self._reading():
-            load_module_tensors(network, self._tensors(NETWORKS), "online.")
+            load_module_tensors(network, load_tensors(self.content(NETWORKS)), "online.")
 
-    def restore(self, parts: Parts) -> dict[str, Any]:
-        """Fill all parts of a run, and return its progress. The running episodes are started anew."""
+    def restore(self, parts: Parts) -> tuple[dict[str, Any], bool]:
+        """Fill all parts of a run; its progress, and whether its running episodes go on where they were.
+
+        They are played again from their seeds and actions. Where an environment does not come to the same, they are
+        ended as by a time limit, and the next ones begin.
+        """
         with self._reading():
-            state = json.loads(self.checked(STATE).read_bytes())
-            parts.learner.restore(
-                {name: self._tensors(f"{name}.safetensors") for name in ("networks", "optimizer") if self.has(name)}
-            )
+            state = json.loads(self.content(STATE))
+            groups: dict[str, dict[str, Tensor]] = {name: {} for name in GROUPS}
+            for name, tensor in load_tensors(self.content(TRAINING)).items():
+                group, _, own = name.partition(".")
+                groups[group][own] = tensor
+            arrays = {group: {name: t.numpy() for name, t in groups[group].items()} for group in GROUPS[3:]}
             if parts.replay is not None:
-                rows = load_arrays(self.checked(REPLAY))
-                rows = {k: v.astype(bool) if k in BOOLS else v for k, v in rows.items()}
-                last = rows.pop("last_obs"), rows.pop("last_mask", None)
-                parts.replay.restore(rows, state["ring"])
-                parts.replay.ring.cut(*last)
+                ring, written = parts.replay.ring, int(state["replay"]["written"])
+                rest = range(int(state["rest"]), written)
+                archive.fetch(ring, self.path.parent, self.manifest.segments, rest, arrays["rows"])
+                parts.replay.restore(arrays["replay"], state["replay"])
+            parts.learner.restore({**groups, "networks": load_tensors(self.content(NETWORKS))})
             for name, rng in parts.generators().items():
                 rng.bit_generator.state = state["rng"][name]
-            parts.envs.continue_after(state["env_episodes"])
-            progress = dict(state["progress"])
-        parts.actor.restart()
-        return progress
+            exact = self._rebuild(parts, arrays, state["envs"])
+        return dict(state["progress"]), exact
+
+    def _rebuild(self, parts: Parts, arrays: dict[str, dict[str, Array]], state: dict[str, Any]) -> bool:
+        """Whether the running episodes go on."""
+        there = arrays["actor"]
+        parts.actor.restore(there)
+        parts.envs.continue_after(state)
+        if parts.envs.rebuild(arrays["envs"], state, there["obs"], there["returns"], there.get("mask")):
+            return True
+        parts.envs.continue_after(state)
+        parts.leave_episodes(there["obs"], there.get("mask"))
+        return False
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -130,20 +185,6 @@ class Checkpoint:
                 yield
             except MisfitError as error:
                 raise RunError(f"the network in {self.path} is another one: {error}") from error
-
-    def has(self, name: str) -> bool:
-        """Whether there are tensors of that name."""
-        return f"{name}.safetensors" in self.names
-
-    @property
-    def names(self) -> list[str]:
-        """The files that it says it has."""
-        return [name for name in NAMES if name in self._digests]
-
-    def _tensors(self, name: str) -> dict[str, torch.Tensor]:
-        with reading(self.path / name):
-            tensors: dict[str, torch.Tensor] = load_tensors(self.checked(name).read_bytes())
-            return tensors
 
 
 def newest(directory: Path, names: Sequence[str] = ()) -> Checkpoint:
@@ -156,8 +197,7 @@ def newest(directory: Path, names: Sequence[str] = ()) -> Checkpoint:
     for path in reversed(found):
         try:
             checkpoint = Checkpoint(path)
-            for name in names or checkpoint.names:
-                checkpoint.checked(name)
+            checkpoint.check(names)
         except RunError as error:
             if path == found[0]:
                 raise
@@ -165,6 +205,3 @@ def newest(directory: Path, names: Sequence[str] = ()) -> Checkpoint:
             continue
         return checkpoint
     raise RunError(f"{directory} holds no checkpoint: the run ended before its first one")
-
-
-BOOLS = ("terminated", "done", "final", "mask", "last_mask")

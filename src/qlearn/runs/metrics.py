@@ -1,17 +1,21 @@
 """Metrics: one JSON object a line in metrics.jsonl, the truth, and the same numbers for TensorBoard."""
 
+import hashlib
 import json
+import logging
 import os
 import socket
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from qlearn.runs.directory import METRICS, TENSORBOARD
 from qlearn.runs.files import reading, writing
+
+log = logging.getLogger("qlearn")
 
 # The names, in the order of the documentation's table. Episode lines have those of the first group, train lines,
 # one every runtime.log_steps, those of the second; both have "kind" and "steps".
@@ -45,39 +49,77 @@ DESCRIPTIONS: dict[str, dict[str, str]] = {
 class Metrics:
     """The open log of a run.
 
+    Lines that the disk does not take wait until it does: they never stop a run.
+
     Args:
         run: the run directory.
-        size: bytes of metrics.jsonl to keep, those up to the checkpoint that a run continues from.
+        before: what `sync` said at the checkpoint that a run continues from; what was written after that is cut off.
         steps: environment steps at that point.
     """
 
-    def __init__(self, run: Path, *, size: int = 0, steps: int = 0) -> None:
-        self.path = run / METRICS
+    def __init__(self, run: Path, *, before: Mapping[str, Any] | None = None, steps: int = 0) -> None:
+        self.path, self._waiting = run / METRICS, bytearray()
+        self._torn = self._told = False  # whether a write has failed, of which a part may be there; whether that was told
+        size, known = (before["bytes"], before["sha256"]) if before else (0, None)
         with writing(self.path):
-            self._file = open(self.path, "ab")  # noqa: SIM115 (open as long as the run)
+            self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 (open as long as the run)
             self._file.truncate(min(size, self._file.seek(0, os.SEEK_END)))
-            self._file.seek(0, os.SEEK_END)
+            self._file.seek(0)
+            self._digest = hashlib.sha256(self._file.read())
+            self._size = self._file.seek(0, os.SEEK_END)
+        if known and (self._size, self._digest.hexdigest()) != (size, known):
+            warnings.warn(f"{self.path} is damaged: it is not what it was at step {steps:,}", stacklevel=3)
         self._board = _Board(run / TENSORBOARD, steps)
 
     def write(self, kind: str, steps: int, values: dict[str, Any]) -> None:
         """Add a line."""
-        line = json.dumps({"kind": kind, "steps": steps, **values})
-        with writing(self.path):
-            self._file.write(line.encode() + b"\n")
-            self._file.flush()
+        line = json.dumps({"kind": kind, "steps": steps, **values}).encode() + b"\n"
+        self._waiting += line
+        self._digest.update(line)
+        self._size += len(line)
+        try:
+            self._flush()
+        except OSError as error:
+            if not self._told:
+                log.warning("%s cannot be written (%s); its lines wait, and the run goes on", self.path, error.strerror)
+            self._told = True
         self._board.write(kind, steps, values)
 
-    def sync(self) -> int:
-        """Wait until the lines are on the disk; returns their bytes."""
+    def sync(self) -> dict[str, Any]:
+        """Wait until the lines are on the disk; their bytes and digest.
+
+        Raises:
+            RunError: the disk does not take them.
+        """
         with writing(self.path):
+            self._flush()
             os.fsync(self._file.fileno())
-            return self._file.tell()
+        return {"bytes": self._size, "sha256": self._digest.hexdigest()}
 
     def close(self) -> None:
-        """Close the files; every line is written already."""
+        """Close the files."""
+        with suppress(OSError):
+            self._flush()
         with suppress(OSError):
             self._file.close()
         self._board.close()
+
+    def _flush(self) -> None:
+        descriptor = self._file.fileno()
+        if self._torn:
+            os.ftruncate(descriptor, self._size - len(self._waiting))
+        self._torn = bool(self._waiting)
+        while self._waiting:
+            del self._waiting[: os.write(descriptor, self._waiting)]
+        self._torn = self._told = False
+
+
+def checked(before: Mapping[str, Any]) -> dict[str, Any]:
+    """What `sync` said, as a checkpoint kept it. Raises ValueError where it cannot have said that."""
+    size, sha256 = int(before["bytes"]), str(before["sha256"])
+    if size < 0:
+        raise ValueError(f"{size} bytes of metrics")
+    return {"bytes": size, "sha256": sha256}
 
 
 class _Board:

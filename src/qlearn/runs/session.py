@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import logging
 import time
 import warnings
 from collections.abc import Generator
@@ -14,18 +15,21 @@ import numpy as np
 
 from qlearn import tabular
 from qlearn.agent import Agent
-from qlearn.build import MakeNetwork, Parts, build, policy_parts
+from qlearn.build import MakeNetwork, Parts, build, build_mode
 from qlearn.config import Config, check
-from qlearn.errors import EnvError, NotFiniteError, QlearnError, UsageError
+from qlearn.errors import EnvError, NotFiniteError, QlearnError, RunError, UsageError
 from qlearn.runs import checkpoint, directory
+from qlearn.runs.changes import how_it_goes_on, require_same
 from qlearn.runs.display import Display, Silent
 from qlearn.runs.files import reading, replace_file
-from qlearn.runs.metrics import Metrics
+from qlearn.runs.metrics import Metrics, checked
 from qlearn.runs.picture import plot
 from qlearn.runs.progress import Progress, require_goal, threshold
 from qlearn.runs.surroundings import Stop, require_room, threads_of
 from qlearn.runs.table import draw_table
 from qlearn.types import Tick
+
+log = logging.getLogger("qlearn")
 
 
 class Interrupted(QlearnError):
@@ -79,46 +83,35 @@ def resume(
 ) -> Run:
     """Continue a run from its newest checkpoint, to `steps` environment steps in all where given.
 
-    Everything continues but the running episodes, which are ended as by a time limit and started anew.
+    On the CPU it goes on as if it had never stopped, bit for bit, where its environments come to the same by the same
+    seeds and actions; where they do not, the running episodes are ended as by a time limit and the next ones begin. It
+    says which. A run that was killed before its first checkpoint begins again.
     """
     path = Path(path)
-    config = directory.trusted_config(path)
+    config, display = directory.trusted_config(path), display or Silent()
     with directory.alone(path):
-        saved = checkpoint.newest(path / directory.CHECKPOINTS)
+        saved = None
+        if any((path / directory.CHECKPOINTS).glob("*steps-*[0-9]")):
+            saved = checkpoint.newest(path / directory.CHECKPOINTS)
+        changed = require_same(path / directory.CONFIG, saved.manifest, config) if saved else []
         if steps is not None:
-            config = check(dataclasses.replace(config, steps=steps, until_solved=False, max_episodes=None))
+            runtime = dataclasses.replace(config.runtime, compile=build_mode(config))  # by the steps that there were
+            config = dataclasses.replace(config, steps=steps, until_solved=False, max_episodes=None, runtime=runtime)
+            check(config)
         parts = build(config, network)
         try:
-            session = Session(path, parts, display or Silent(), saved)
+            require_room(parts, path, display.say)
+            session = Session(path, parts, display, saved)
             if session.finished() and (path / directory.SUMMARY).exists():
-                taken = f"has its {saved.steps:,} steps" if saved.steps >= config.steps else "has reached its goal"
+                taken = f"has its {config.steps:,} steps" if session.out_of_steps else "has reached its goal"
                 raise UsageError(f"{path} {taken} already; give --steps with a larger number to go on")
-            checkpoint.continue_from(path / directory.CHECKPOINTS, saved.steps)
+            display.say(how_it_goes_on(saved.steps if saved else None, config, changed, exact=session.exact))
+            checkpoint.continue_from(path / directory.CHECKPOINTS, session.progress.tick.steps)
             if steps is not None:
                 directory.write_config(path, config)
             return _drive(session)
         finally:
             parts.envs.close()
-
-
-def load(path: str | Path, network: MakeNetwork | None = None) -> Agent:
-    """The agent of the newest checkpoint of a run.
-
-    A run may come from a stranger: its files are read as numbers and plain values, no module is imported because
-    they say so, and no more than the environment that they name is made, with the arguments that they give, and reset.
-
-    Raises:
-        UsageError: there is no such run, its network is your own and was not given, or its environment is that of a
-            module that is not imported.
-        RunError: it is damaged.
-    """
-    path = Path(path)
-    config = directory.trusted_config(path)
-    saved = checkpoint.newest(path / directory.CHECKPOINTS, [checkpoint.NETWORKS])
-    on_cpu = dataclasses.replace(config, runtime=dataclasses.replace(config.runtime, device="cpu", precision="fp32"))
-    net, value, encoder = policy_parts(on_cpu, network)
-    saved.load_network(net)
-    return Agent(net, value, encoder, stack=config.env.frame_stack)
 
 
 def _drive(session: "Session") -> Run:
@@ -142,19 +135,20 @@ class Session:
     def __init__(self, path: Path, parts: Parts, display: Display, saved: checkpoint.Checkpoint | None = None) -> None:
         self.path, self.parts, self.config, self.display = path, parts, parts.config, display
         self.progress = Progress(self.config.window, threshold(self.config))
-        self._saved, self._metrics_bytes, self._warned = -1, 0, False
+        self._saved, self._warned, self._paused, self.exact = -1, False, False, True
         self._statistics: dict[str, float] = {}
+        self._before: dict[str, Any] | None = None  # what there was of the metrics
         if saved:
-            state = saved.restore(parts)
+            state, self.exact = saved.restore(parts)
             with reading(saved.path):
                 self.progress.restore(state)
-                self._saved, self._metrics_bytes = saved.steps, int(state["metrics_bytes"])
+                self._saved, self._before = saved.steps, checked(state["metrics"])
 
     def running(self, stop: Stop) -> Generator[None, Tick, Run]:
         """The run, told of its ticks by `send` and of what ended it by `throw`; the finished run is what it returns."""
         progress = self.progress
         (self.path / directory.SUMMARY).unlink(missing_ok=True)
-        self.metrics = Metrics(self.path, size=self._metrics_bytes, steps=progress.tick.steps)
+        self.metrics = Metrics(self.path, before=self._before, steps=progress.tick.steps)
         self._started = time.monotonic() - progress.wall_seconds
         self._logged = (progress.wall_seconds, progress.tick.steps)
         try:
@@ -178,10 +172,15 @@ class Session:
         """Whether the run has come to its last step, or to a goal of its own before it."""
         most = self.config.max_episodes
         return (
-            self.progress.tick.steps >= self.config.steps
+            self.out_of_steps
             or (self.config.until_solved and self.progress.solved)
             or (most is not None and self.progress.episodes >= most)
         )
+
+    @property
+    def out_of_steps(self) -> bool:
+        """Whether it has all its steps."""
+        return self.progress.tick.steps >= self.config.steps
 
     def _take(self, tick: Tick) -> None:
         progress, runtime = self.progress, self.config.runtime
@@ -191,7 +190,7 @@ class Session:
         if tick.steps // runtime.log_steps > before // runtime.log_steps:
             self._statistics = self._log()
         if tick.steps // runtime.checkpoint_steps > before // runtime.checkpoint_steps:
-            self._save()
+            self._try_to_save()
         self.display.update(progress, self._statistics)
 
     def _finish(self) -> Run:
@@ -258,15 +257,29 @@ class Session:
         self.progress.wall_seconds = time.monotonic() - self._started
         if self._saved == self.progress.tick.steps:
             return
-        state = {**self.progress.state(), "metrics_bytes": self.metrics.sync()}
+        state = {**self.progress.state(), "metrics": self.metrics.sync()}
         checkpoint.save(
             self.parts,
             self.path / directory.CHECKPOINTS,
             self.progress.tick.steps,
             state,
             self.config.runtime.keep_checkpoints,
+            self.progress.mean_return if len(self.progress.returns) == self.config.window else None,
         )
         self._saved = self.progress.tick.steps
+
+    def _try_to_save(self) -> None:
+        """A checkpoint that the disk does not take is left out: the run goes on, and what was saved is intact."""
+        try:
+            self._save()
+        except RunError as error:
+            if not self._paused:
+                log.warning("%s; training goes on, and the next checkpoint is tried when it is due", error)
+            self._paused = True
+        else:
+            if self._paused:
+                log.warning("checkpoints are written again, at step %s", f"{self._saved:,}")
+            self._paused = False
 
     def _summary(self) -> dict[str, Any]:
         progress, tick = self.progress, self.progress.tick
@@ -286,6 +299,7 @@ class Session:
             "wall_seconds": progress.wall_seconds,
             "steps_per_second": tick.steps / progress.wall_seconds if progress.wall_seconds else None,
             "device": self.config.runtime.device,
+            "env_restarts": self.parts.envs.failures,
         }
 
     def _continue(self) -> str:

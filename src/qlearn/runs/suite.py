@@ -29,9 +29,10 @@ from qlearn.build import build
 from qlearn.config import Config, check, flatten, override
 from qlearn.envs import known_games
 from qlearn.errors import QlearnError, RunError, UsageError, nearest
-from qlearn.runs import checkpoint, directory, session
+from qlearn.runs import directory, session
 from qlearn.runs.display import Display
 from qlearn.runs.files import reading, writing
+from qlearn.runs.manifest import list_checkpoints
 from qlearn.runs.progress import threshold
 
 KEYS: dict[str, tuple[type, str]] = {
@@ -230,7 +231,7 @@ def require_same(suite: Suite) -> None:
 
 def has_something(path: Path) -> bool:
     """Whether the run in `path` has come so far that it is worth going on with: a checkpoint, or its end."""
-    return (path / directory.SUMMARY).exists() or bool(checkpoint.list_checkpoints(path / directory.CHECKPOINTS))
+    return (path / directory.SUMMARY).exists() or bool(list_checkpoints(path / directory.CHECKPOINTS))
 
 
 def _require_ours(path: Path) -> None:

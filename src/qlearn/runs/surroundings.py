@@ -1,4 +1,4 @@
-"""What surrounds a run: the user's Ctrl-C, and PyTorch's threads."""
+"""What surrounds a run: the user's Ctrl-C, the machine's memory and disk, and PyTorch's threads."""
 
 import shutil
 import signal
@@ -18,26 +18,26 @@ MUCH = 1e9  # bytes worth a line
 
 
 class Stop:
-    """Ctrl-C asks once; a second one is not asked but obeyed. Outside the main thread there is no asking."""
+    """Ctrl-C, or SIGTERM, asks once; a second one is not asked but obeyed. Outside the main thread is no asking."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.asked, self._say = False, say
-        self._old: Any = None
+        self._old: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> "Stop":
         if threading.current_thread() is threading.main_thread():
-            self._old = signal.signal(signal.SIGINT, self._ask)
+            self._old = {which: signal.signal(which, self._ask) for which in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._old is not None:
-            signal.signal(signal.SIGINT, self._old)
+        for which, old in self._old.items():
+            signal.signal(which, old)
 
     def _ask(self, *_: int | FrameType | None) -> None:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        self._say("stopping; saving first (Ctrl-C again stops at once)")
+        self._say("stopping; saving first (once more stops at once)")
 
 
 def require_room(parts: Parts, folder: Path, say: Callable[[str], None], runs: int = 1) -> None:
