@@ -206,9 +206,9 @@ def test_the_whole_record_of_a_run(runs: dict[str, Path]) -> None:
     assert state["mean_return"] == pytest.approx(summary["mean_return"])
     assert {"loss", "q_mean", "q_max", "td_error", "grad_norm", "epsilon"} <= state["curves"]["train"].keys()
     assert study["bound"] == pytest.approx(100)
-    assert study["replay"]["size"] == 998  # the last two cannot start three steps yet
-    assert study["replay"]["rewards"] == {"labels": ["1"], "counts": [998]}
-    assert sum(count for _, count in study["replay"]["actions"]) == 998
+    assert study["replay"]["size"] == 997  # the last three cannot start three steps yet
+    assert study["replay"]["rewards"] == {"labels": ["1"], "counts": [997]}
+    assert sum(count for _, count in study["replay"]["actions"]) == 997
     assert [layer["name"] for layer in study["network"]["layers"]] == ["torso.1", "head.layers.0"]
     greedy, behaved = study["player"]["episodes"]
     assert (greedy["name"], behaved["name"]) == ("greedy", "as in training")
@@ -461,6 +461,23 @@ def test_a_damaged_checkpoint_is_a_note(run: Path) -> None:
     file.write_bytes(b"\0" * file.stat().st_size)
     study = json.loads(Story(run).whole()[1])
     assert "damaged" in study["player"]["note"]
+
+
+def test_what_is_whole_of_a_damaged_checkpoint_is_shown(run: Path) -> None:
+    file = next((run / "checkpoints").glob("*/training.safetensors"))
+    file.write_bytes(b"\0" * file.stat().st_size)
+    study = json.loads(Story(run).whole()[1])
+    assert "damaged" in study["replay"]["note"]
+    assert study["player"]["episodes"][0]["length"] > 0
+    assert study["network"]["source"] == "episode above"
+    assert study["network"]["distance"] is not None
+
+
+def test_a_memory_that_is_too_large_is_left_where_it_is(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("qlearn.watch.study.free_memory", lambda: 1_000)
+    study = json.loads(Story(run).whole()[1])
+    assert "too much to read it" in study["replay"]["note"]
+    assert study["player"]["episodes"][0]["length"] > 0
 
 
 def test_an_environment_that_is_not_imported_is_a_note(run: Path) -> None:

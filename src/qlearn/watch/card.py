@@ -12,8 +12,9 @@ from qlearn.build import build_rules
 from qlearn.config import Config
 from qlearn.config.rules import flatten
 from qlearn.errors import QlearnError
-from qlearn.runs import checkpoint, directory, verdict
+from qlearn.runs import directory, verdict
 from qlearn.runs.files import reading
+from qlearn.runs.manifest import list_checkpoints
 
 Rows = list[tuple[str, Any]]
 
@@ -35,7 +36,7 @@ def held(path: Path) -> bool:
 
 def saved_steps(path: Path) -> int | None:
     """The environment steps of the newest checkpoint, by its name; None where there is none."""
-    found = checkpoint.list_checkpoints(path / directory.CHECKPOINTS)
+    found = list_checkpoints(path / directory.CHECKPOINTS)
     return int(found[-1].name.removeprefix("steps-")) if found else None
 
 

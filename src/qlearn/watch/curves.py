@@ -25,12 +25,12 @@ class Log:
     """
 
     def __init__(self, run: Path) -> None:
-        self.path = run / METRICS
+        self.path, self.version = run / METRICS, 0  # the version grows with each change
         self._forget()
 
     def _forget(self) -> None:
-        self.size, self.last_step, self.version = 0, 0, 0
-        self._head = b""  # of the file, by which another file of the same name is known
+        self.size, self.last_step = 0, 0
+        self._tail = b""  # the last bytes that were read, by which another file of the same name is known
         self.episodes: list[tuple[float, ...]] = []  # steps, return, length, mean return
         self.train: list[tuple[float | None, ...]] = []  # steps, and a number for each name of TRAIN
 
@@ -43,21 +43,18 @@ class Log:
         if not self.path.exists():
             return False
         with reading(self.path), open(self.path, "rb") as file:
-            head = file.read(256)
-            size = file.seek(0, 2)
-            if size < self.size or not head.startswith(self._head):
+            file.seek(self.size - len(self._tail))
+            if file.read(len(self._tail)) != self._tail:
                 self._forget()
-            if size == self.size:
-                return False
-            self._head = head[: min(len(head), size)] if not self._head else self._head
-            file.seek(self.size)
-            data = file.read(size - self.size)
+                file.seek(0)
+            data = file.read()
             whole = data[: data.rfind(b"\n") + 1]  # a line that is still being written comes next time
+            if not whole:
+                return False
             for line in whole.splitlines():
                 self._add(json.loads(line))
-        self.size += len(whole)
-        self.version += bool(whole)
-        return bool(whole)
+        self.size, self._tail, self.version = self.size + len(whole), (self._tail + whole)[-256:], self.version + 1
+        return True
 
     def _add(self, record: dict[str, Any]) -> None:
         kind, steps = record["kind"], number(record["steps"]) or 0.0

@@ -1,5 +1,6 @@
 """What takes seconds: the run's newest checkpoint opened, an episode played, the memory and the network looked at."""
 
+import copy
 import dataclasses
 import os
 import time
@@ -11,14 +12,18 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import load as load_tensors
 from torch import Tensor, nn
 
 from qlearn import dqn, runs
 from qlearn.build import MakeNetwork, Parts, build, build_envs, build_rules
 from qlearn.config import Config
+from qlearn.engine import load_module_tensors
 from qlearn.envs import GymEnvs
-from qlearn.errors import QlearnError
+from qlearn.errors import QlearnError, RunError
 from qlearn.runs import checkpoint, directory
+from qlearn.runs.files import reading
+from qlearn.runs.manifest import NETWORKS, Manifest, list_checkpoints
 from qlearn.runs.surroundings import free_memory, size
 from qlearn.tabular import Table
 from qlearn.types import Array
@@ -42,6 +47,7 @@ class Opened:
     network: nn.Module
     value: Value
     parts: Parts | None
+    target: nn.Module | None  # where the algorithm has one
     note: str  # why there are no parts
 
 
@@ -89,37 +95,59 @@ def opened(run: Path, network: MakeNetwork | None = None) -> Iterator[Opened]:
     Raises:
         UsageError: it needs a network or a module that is not given. RunError: it is damaged, or there is none.
     """
-    config = on_cpu(directory.trusted_config(run))
+    config, where = to_look(directory.trusted_config(run)), run / directory.CHECKPOINTS
     note = too_large(run)
-    if note:
-        agent = runs.load(run, network)
-        saved = checkpoint.newest(run / directory.CHECKPOINTS, [checkpoint.NETWORKS])
-        yield Opened(config, saved.steps, agent.network, agent.value, None, note)
-        return
-    saved = checkpoint.newest(run / directory.CHECKPOINTS)
-    parts = build(config, network)
+    if not note:
+        try:
+            steps, parts = restored(config, where, network)
+        except RunError as error:
+            note = str(error)
+        else:
+            learner = parts.learner
+            target = learner.target if isinstance(learner, dqn.Learner) else None
+            try:
+                yield Opened(config, steps, learner.online, learner.value, parts, target, "")
+            finally:
+                parts.envs.close()
+            return
+    agent, saved = runs.load(run, network), checkpoint.newest(where, [NETWORKS])
+    target = copy.deepcopy(agent.network) if config.algorithm == "dqn" else None
+    if target is not None:
+        with reading(saved.path):
+            load_module_tensors(target, load_tensors(saved.content(NETWORKS)), "target.")
+    yield Opened(config, saved.steps, agent.network, agent.value, None, target, note)
+
+
+def restored(config: Config, where: Path, network: MakeNetwork | None) -> tuple[int, Parts]:
+    """The steps of the newest checkpoint, and all parts of the run as they were then.
+
+    Raises:
+        RunError: there is none, or it is damaged, or it is of a machine whose generators are not here.
+    """
+    saved, parts = checkpoint.newest(where), build(config, network)
     try:
         saved.restore(parts)
-        yield Opened(config, saved.steps, parts.learner.online, parts.learner.value, parts, "")
-    finally:
+    except BaseException:
         parts.envs.close()
+        raise
+    return saved.steps, parts
 
 
-def on_cpu(config: Config) -> Config:
-    """The configuration for one who only looks: on the CPU, nothing compiled, every digit."""
+def to_look(config: Config) -> Config:
+    """The configuration for one who only looks: on the CPU, nothing compiled, every digit, all in this process."""
     runtime = dataclasses.replace(config.runtime, device="cpu", precision="fp32", compile="eager")
-    return dataclasses.replace(config, runtime=runtime)
+    return dataclasses.replace(config, runtime=runtime, env=dataclasses.replace(config.env, isolated=False))
 
 
 def too_large(run: Path) -> str:
     """Why the replay memory of the newest checkpoint is not read, where it takes too much memory."""
-    free = free_memory()
-    found = checkpoint.list_checkpoints(run / directory.CHECKPOINTS)
-    with suppress(OSError):
-        if found and (found[-1] / checkpoint.REPLAY).exists():
-            bytes_ = (found[-1] / checkpoint.REPLAY).stat().st_size
+    found, free = list_checkpoints(run / directory.CHECKPOINTS), free_memory()
+    with suppress(RunError):
+        if found:
+            manifest = Manifest.read(found[-1])
+            bytes_ = sum(file.size for file in (*manifest.files, *(segment.file for segment in manifest.segments)))
             if bytes_ > LARGEST or (free is not None and 3 * bytes_ > free):
-                return f"the replay memory takes {size(bytes_)}, too much to read it beside what else runs here"
+                return f"the checkpoint with its replay memory takes {size(bytes_)}, too much to read it beside what else runs here"
     return ""
 
 
@@ -152,10 +180,9 @@ def _network(found: Opened, tape: Tape) -> dict[str, Any]:
         visited = int((found.network.visits.sum(-1) > 0).sum())
         states, actions = found.network.q.shape
         return {"note": f"a table of {states:,} states and {actions} actions; {visited:,} states were visited"}
-    learner = found.parts.learner if found.parts else None
-    target = learner.target if isinstance(learner, dqn.Learner) else None
     obs, source = _observations(found, tape)
-    return health(found.network, dict(target.named_parameters()) if target else None, obs, source)
+    target = None if found.target is None else dict(found.target.named_parameters())
+    return health(found.network, target, obs, source)
 
 
 def _observations(found: Opened, tape: Tape) -> tuple[Tensor, str]:
