@@ -41,8 +41,8 @@ def main(argv: list[str]) -> int:
         print(arguments.export)
         return 0
     server = serve(arguments.run, arguments.port)
-    print(f"{server.url}\nfor this machine alone; Ctrl-C ends it", flush=True)
     try:
+        print(f"{server.url}\nfor this machine alone; Ctrl-C ends it", flush=True)
         server.wait()
     except KeyboardInterrupt:
         pass
