@@ -131,7 +131,7 @@ def told(tape: Tape, value: Value, envs: GymEnvs, config: Config, *, name: str, 
 
 def _end(tape: Tape) -> str:
     if not tape.done:
-        return f"its first {STEPS:,} steps"
+        return "and it went on"
     return "terminated" if tape.terminated[-1] else "truncated by its time limit"
 
 

@@ -233,7 +233,8 @@ function drawBars(spec, width, fact) {
     const middle = spec.other.map((_, i) => left + room * (i + 0.5));
     parts.push(svg("path", { class: "line second", d: path(middle, spec.other, (v) => v, (v) => base - tallness(v)) }));
   }
-  const every = Math.ceil(count / Math.max(2, Math.floor(width / 64)));
+  const longest = 6.4 * Math.max(1, ...(spec.labels || []).map((label) => label.length)) + 6;
+  const every = Math.ceil((count * longest) / width);
   if (spec.labels) spec.labels.forEach((label, i) => {
     if (i % every === 0) parts.push(svg("text", { class: "tick", x: (left + room * (i + 0.5)).toFixed(1), y: height - 6, "text-anchor": "middle" }, label));
   });

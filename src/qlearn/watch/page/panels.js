@@ -141,10 +141,13 @@ function spark(counts) {
     svg("rect", { class: "bar first", x: (i * width) / counts.length, width: width / counts.length - 1, y: height - (height * count) / top, height: (height * count) / top })));
 }
 
+// Words that are broken between them, not at their hyphens.
+const words = (text) => String(text).split(" ").map((word) => [el("span", { class: "word", text: word }), " "]).flat();
+
 function fillCard(card) {
   const shown = (value) => (typeof value === "number" ? say(value) : typeof value === "boolean" ? (value ? "yes" : "no") : String(value));
   const groups = card.groups.map(([title, rows]) => el("div", { class: "group" }, el("h3", { text: capital(title).slice(0, -1) }),
-    el("dl", { class: "list" }, rows.map(([name, value]) => [el("dt", { text: name }), el("dd", { text: name === "seed" ? String(value) : shown(value) })]).flat())));
+    el("dl", { class: "list" }, rows.map(([name, value]) => [el("dt", { text: name }), name === "command" ? el("dd", {}, words(value)) : el("dd", { text: name === "seed" ? String(value) : shown(value) })]).flat())));
   const changed = card.fields.filter((field) => field[2] !== "");
   const rows = card.fields.map(([name, value, other]) => el("tr", { class: other === "" ? "" : "changed" }, el("th", { scope: "row", text: name }), el("td", { text: value }), el("td", { text: other })));
   fill("card", el("div", { class: "groups" }, groups),
