@@ -476,7 +476,7 @@ def test_what_is_whole_of_a_damaged_checkpoint_is_shown(run: Path) -> None:
 def test_a_memory_that_is_too_large_is_left_where_it_is(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("qlearn.watch.study.free_memory", lambda: 1_000)
     study = json.loads(Story(run).whole()[1])
-    assert "too much to read it" in study["replay"]["note"]
+    assert "too much to read" in study["replay"]["note"]
     assert study["player"]["episodes"][0]["length"] > 0
 
 

@@ -13,7 +13,7 @@ from qlearn.watch.curves import Log
 from qlearn.watch.plain import dumps
 from qlearn.watch.study import study
 
-PATIENCE = 20  # after a study, so many times what it took goes by before the next one of a run that is being trained
+PATIENCE = 50  # after a study, so many times what it took goes by before the next one of a run that is being trained
 NEVER = -1  # the steps of a checkpoint that is not there
 ATTENTION = 15.0  # seconds after a question for which somebody is thought to be looking
 

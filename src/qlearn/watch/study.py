@@ -147,7 +147,7 @@ def too_large(run: Path) -> str:
             manifest = Manifest.read(found[-1])
             bytes_ = sum(file.size for file in (*manifest.files, *(segment.file for segment in manifest.segments)))
             if bytes_ > LARGEST or (free is not None and 3 * bytes_ > free):
-                return f"the checkpoint with its replay memory takes {size(bytes_)}, too much to read it beside what else runs here"
+                return f"the replay memory is too much to read beside what runs here: {size(bytes_)}"
     return ""
 
 
