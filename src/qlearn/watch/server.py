@@ -9,7 +9,6 @@ import os
 import re
 import secrets
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from http.cookies import CookieError, SimpleCookie
@@ -69,8 +68,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}/?token={self.token}"
         self._stop = threading.Event()
         self._threads = [
-            threading.Thread(target=_humbly, args=(5, self._server.serve_forever, 0.1), daemon=True),
-            threading.Thread(target=_humbly, args=(10, self.story.errand, self._stop), daemon=True),
+            threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True),
+            threading.Thread(target=self.story.errand, args=(self._stop,), daemon=True),
         ]
         for thread in self._threads:
             thread.start()
@@ -99,13 +98,6 @@ class Server:
         if name == "/api/study":
             return 200, "application/json", self.story.studied
         return 404, "text/plain", b"there is nothing of that name\n"
-
-
-def _humbly(niceness: int, work: Callable[[Any], None], argument: Any) -> None:
-    """Work in this thread, and in those that it starts, with what others leave of the processor."""
-    with suppress(OSError, AttributeError):
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), niceness)
-    work(argument)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -1,7 +1,9 @@
 """A run as the page tells it: what is quick to read as soon as it changes; what takes time, when there is time."""
 
+import os
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,7 +98,15 @@ class Story:
         """Study whenever it is due, until `stop`; for a thread of its own."""
         while not stop.wait(0.3):
             if self.due():
+                if held(self.path):
+                    step_back()
                 self.learn()
+
+
+def step_back() -> None:
+    """Let this thread have what training leaves of the processor, from now on."""
+    with suppress(OSError, AttributeError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 10)
 
 
 def _text(version: tuple[Any, ...]) -> str:
