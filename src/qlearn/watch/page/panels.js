@@ -119,7 +119,7 @@ function fillNetwork(health) {
   const fact = (name, value, title) => el("div", { title }, el("dt", { text: name }), el("dd", { text: value }));
   const meter = (share) => { const bar = el("i"); bar.style.width = `${100 * Math.min(1, share)}%`; return el("div", { class: "meter" }, bar); };
   const layers = health.layers.map((layer) => el("tr", {}, el("th", { scope: "row", text: layer.name }), el("td", { text: say(layer.units) }),
-    el("td", { class: layer.dormant / layer.units > 0.25 ? "bad" : "", text: `${say(layer.dormant)} · ${percent(layer.dormant / layer.units)}` }),
+    el("td", { class: layer.dormant / layer.units > 0.9 ? "bad" : "", text: `${say(layer.dormant)} · ${percent(layer.dormant / layer.units)}` }),
     el("td", {}, meter(layer.dormant / layer.units)), el("td", { text: say(layer.silent) }), el("td", {}, spark(layer.scores))));
   const far = Math.max(1e-12, ...health.weights.map((one) => (one.distance ?? 0) / (one.norm || 1)));
   const weights = health.weights.map((one) => el("tr", {}, el("th", { scope: "row", text: one.name }), el("td", { text: one.shape.join(" × ") }),
