@@ -1,8 +1,8 @@
 """What checkpoints cost: `python benchmarks/durability/cost.py`.
 
-A replay memory of a million steps of Pong is filled, with a checkpoint every 10,000 steps: seconds and bytes of each. Then whole
-runs with checkpoints and without, in turn: CartPole-v1 with the settings of benchmarks/cpu, Pong with Nature's. The result is
-benchmarks/results/durability-cost.json.
+Whole runs with checkpoints and without, in turn: CartPole-v1 with the settings of benchmarks/cpu, Pong with Nature's.
+Then a replay memory of a million steps of Pong is filled, with a checkpoint every 10,000 steps: seconds and bytes of
+each. The result is benchmarks/results/durability-cost.json.
 """
 
 import argparse
@@ -11,14 +11,16 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-FOLDERS = Path(__file__).parent.parent
-sys.path[:0] = [str(FOLDERS / "cpu"), str(FOLDERS / "atari")]
+sys.path.insert(0, str(Path(__file__).parent.parent / "atari"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "cpu"))
 import agents
 from agents import SETTINGS, speed
 from compare import ratio, write
@@ -86,11 +88,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     given = parser.parse_args()
     loads = [os.getloadavg()[0]]
-    ways = {
-        **{
-            f"CartPole-v1, {name}": (lambda every, seed, name=name: cartpole(name, every, seed), EVERY)
-            for name in SETTINGS
-        },
+    ways: dict[str, tuple[Callable[[int, int], float], int]] = {
+        **{f"CartPole-v1, {name}": (partial(cartpole, name), EVERY) for name in SETTINGS},
         "Pong from pixels": (pong, 1_000),  # ten times as often as a run does
     }
     speeds: dict[str, dict[str, list[float]]] = {name: {"with": [], "without": []} for name in ways}

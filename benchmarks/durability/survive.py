@@ -2,7 +2,7 @@
 
 kills: runs killed by SIGKILL at random instants, again and again, each compared with the run that was not.
 damage: files of a run damaged in seven ways, and then read.
-failing: CartPole-v1 that raises, returns NaN, hangs and ends its process now and then, learned all the same, beside one that does not.
+failing: CartPole-v1 that raises, returns NaN, hangs and ends its process now and then, beside one that does not.
 Results go to benchmarks/results/durability-*.json.
 """
 
@@ -12,11 +12,12 @@ import random
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent.parent
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks" / "cpu")]
+sys.path.insert(0, str(Path(__file__).parent.parent.parent))
+sys.path.insert(0, str(Path(__file__).parent.parent / "cpu"))
 
 import gymnasium as gym
 import numpy as np
@@ -42,7 +43,8 @@ def kills(count: int) -> dict[str, Any]:
         left, runs, in_saves = round(count * share / 25), 0, 0
         with tempfile.TemporaryDirectory() as folder:
             began = time.monotonic()
-            assert os.waitpid(tests.child(lambda: session.start(config, run_dir=Path(folder) / "whole")), 0)[1] == 0
+            process = tests.child(partial(session.start, config, run_dir=Path(folder) / "whole"))
+            assert os.waitpid(process, 0)[1] == 0
             seconds, whole = time.monotonic() - began, tests.content(Path(folder) / "whole")
             total = left
             while left > 0:
