@@ -1,5 +1,6 @@
 """Nothing is lost: runs that are killed, on disks that fail, in environments that do, go on as if they had not been."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -23,10 +24,10 @@ from hypothesis import strategies as st
 
 import qlearn
 from qlearn import presets
-from qlearn.config import Config, check, override
+from qlearn.config import Config, check, override, to_dict
 from qlearn.errors import EnvError, RunError, UsageError
 from qlearn.replay import Ring
-from qlearn.runs import archive, checkpoint, resume, session
+from qlearn.runs import archive, checkpoint, directory, resume, session
 from qlearn.runs.files import write_bytes
 from qlearn.runs.manifest import Manifest, list_checkpoints
 from qlearn.runs.session import Interrupted
@@ -619,9 +620,17 @@ def test_a_run_that_asks_for_too_much_is_refused_before_it_is_given(finished: Pa
     file.write_text(file.read_text().replace("capacity = 150", "capacity = 900000000000"))
     with pytest.raises(UsageError, match=r"replay.capacity 900000000000"):
         resume(tmp_path / "r")
+    path = list_checkpoints(tmp_path / "r/checkpoints")[-1]
+    large = override(small(replay={"prioritized": True}), {"network": {"hidden": (60_000, 60_000)}, "steps": 200})
+    manifest_of_it = dataclasses.replace(Manifest.read(path), config=to_dict(large))
+    (path / "MANIFEST.json").write_bytes(manifest_of_it.encoded())
+    directory.write_config(tmp_path / "r", large)
+    for read in (qlearn.load, resume):
+        with pytest.raises(RunError, match=r"its layers would take 14,400,000,000 bytes, and there are [\d,]+$"):
+            read(tmp_path / "r")
     manifest = next(iter(list_checkpoints(tmp_path / "r/checkpoints"))) / "MANIFEST.json"
-    with open(manifest, "r+b") as large:
-        large.truncate(10**12)  # of holes
+    with open(manifest, "r+b") as file_of_holes:
+        file_of_holes.truncate(10**12)
     shutil.rmtree(tmp_path / "r/checkpoints/steps-000000200")
     with pytest.raises(RunError, match=r"MANIFEST.json is damaged.*1,000,000,000,000 bytes"):
         qlearn.load(tmp_path / "r")
