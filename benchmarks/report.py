@@ -411,8 +411,7 @@ def pages() -> dict[Path, str]:
         mark = f"<!-- {match[1]} -->"
         return f"{mark}\n{tables[match[1]]}\n{mark}"
 
-    pages = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "atari.md")
-    pages = (*pages, ROOT / "docs" / "durability.md")
+    pages = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "atari", "durability"))]
     renewed = {p: re.sub(r"<!-- ([\w-]+) -->\n.*?<!-- \1 -->", table, p.read_text(), flags=re.S) for p in pages}
     return renewed | {ROOT / "src" / "qlearn" / "presets" / "expected.py": expected()}
 
