@@ -1,7 +1,7 @@
 """Compiled equals eager, for every product of the axes: `python benchmarks/cpu/products.py`.
 
-Value x backup x dueling x noisy x n-step, 96 in all, each compiled, and 100 updates of the same minibatches compared with
-eager ones as tests/test_engine.py does. A row for each goes to benchmarks/results/cpu-products.json as it comes: the
+Value x backup x dueling x noisy x n-step, 96 in all, each compiled, and 100 updates of the same minibatches beside
+eager ones, as in tests/test_engine.py. A row for each goes to benchmarks/results/cpu-products.json as it comes: the
 largest differences of errors, losses, parameters and Q-values, relative to their largest number.
 """
 
