@@ -322,6 +322,43 @@ def memory_table() -> str:
     return "\n".join(lines)
 
 
+def durability_cost() -> str:
+    """What checkpoints cost."""
+    result = measured("durability-cost")
+    lines = ["| a checkpoint of Nature's network and replay memory | seconds | MB written | MB on the disk |"]
+    lines.append("|---|---|---|---|")
+    for row in result.get("filling", ()):
+        if row["steps"] in (10_000, 100_000, 500_000, 1_000_000, 1_050_000):
+            told = f"{row['seconds']:.2f} | {row['mb_written']:,.0f} | {row['mb_on_disk']:,.0f}"
+            lines.append(f"| after {row['steps']:,} steps of Pong, 10,000 since the last one | {told} |")
+    lines += ["", "| a run with checkpoints beside one without | steps/s | without | ratio (95 % interval) |"]
+    lines.append("|---|---|---|---|")
+    for name, ratio in result.get("ratios", {}).items():
+        both = (f"{float(np.median(result['steps_per_second'][name][way])):,.0f}" for way in ("with", "without"))
+        lines.append(f"| {name} | {' | '.join(both)} | {times_told(ratio, 2)} |")
+    return "\n".join(lines)
+
+
+def durability() -> str:
+    """What runs survived."""
+    lines = ["| | | outcome |", "|---|---|---|"]
+    kills, damage, failing = (measured(f"durability-{name}") for name in ("kills", "damage", "failing"))
+    for name, told in kills.get("survived", {}).items():
+        what = f"{told['kills']} SIGKILLs, {told['in_a_save']} of them in a save"
+        same = f"{told['equal']} of {told['runs']} runs equal the one that was not killed, bit for bit"
+        lines.append(f"| {name} | {what} | {same} |")
+    if damage:
+        how = ", ".join(f"{name} {count}" for name, count in damage["survived"].items())
+        lines.append(f"| files damaged | {damage['count']:,} ({how}) | none was read without a word |")
+    for env_id, what in {"Failing-v0": "fails once in 500 steps", "CartPole-v1": "does not fail"}.items():
+        rows = [row for row in failing.get("rows", ()) if row["env_id"] == env_id]
+        if rows:
+            score = interval([row["evaluation"] for row in rows])
+            restarts = f"made anew {' / '.join(str(row['restarts']) for row in rows)} times"
+            lines.append(f"| CartPole-v1 that {what} | 50,000 steps, {count(len(rows))}, {restarts} | scores {score} |")
+    return "\n".join(lines)
+
+
 def interval(scores: list[float]) -> str:
     """Mean of the seeds and its Student's t interval."""
     if len(scores) == 1:
@@ -367,14 +404,15 @@ def pages() -> dict[Path, str]:
     tables |= {"cpu": speed_table(), "profile": profile_table()}
     tables |= {"solve": solve_table(), "seeds": seeds_table(), "updates": updates_table(), "per": per_table()}
     tables |= {"atari": atari_table(), "throughput": throughput_table(), "memory": memory_table()}
+    tables |= {"durability-cost": durability_cost(), "durability": durability()}
     tables |= {name: suite_table(name) for name in (*SUITES, QUARTER)}
 
     def table(match: re.Match[str]) -> str:
         mark = f"<!-- {match[1]} -->"
         return f"{mark}\n{tables[match[1]]}\n{mark}"
 
-    pages = (ROOT / "README.md", ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "atari.md")
-    renewed = {p: re.sub(r"<!-- (\w+) -->\n.*?<!-- \1 -->", table, p.read_text(), flags=re.S) for p in pages}
+    pages = [ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("benchmarks", "atari", "durability"))]
+    renewed = {p: re.sub(r"<!-- ([\w-]+) -->\n.*?<!-- \1 -->", table, p.read_text(), flags=re.S) for p in pages}
     return renewed | {ROOT / "src" / "qlearn" / "presets" / "expected.py": expected()}
 
 

@@ -1,5 +1,6 @@
 """Nothing is lost: runs that are killed, on disks that fail, in environments that do, go on as if they had not been."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -23,10 +24,10 @@ from hypothesis import strategies as st
 
 import qlearn
 from qlearn import presets
-from qlearn.config import Config, check, override
+from qlearn.config import Config, check, override, to_dict
 from qlearn.errors import EnvError, RunError, UsageError
 from qlearn.replay import Ring
-from qlearn.runs import archive, checkpoint, resume, session
+from qlearn.runs import archive, checkpoint, directory, resume, session
 from qlearn.runs.files import write_bytes
 from qlearn.runs.manifest import Manifest, list_checkpoints
 from qlearn.runs.session import Interrupted
@@ -544,12 +545,21 @@ def wild(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("wild")
-@pytest.mark.parametrize("preset", ["intro", "rainbow", "pqn"])
+@pytest.mark.parametrize("preset", ["dqn", "rainbow", "pqn"])
 def test_an_environment_that_fails_now_and_then_is_learned_all_the_same(preset: str, tmp_path: Path) -> None:
-    several = {"env": {"num_envs": 4, "max_restarts": 500}, "learner": {"replay_ratio": 0.25}}
-    config = small(preset, "Wild-v0", **several, steps=3_000, exploration={"decay_steps": 1_000})
+    changes = {
+        "steps": 5_000,
+        "env": {"max_restarts": 500},
+        "network": {"hidden": (32, 32)},
+        "value": {"v_min": -1.0, "v_max": 2.0},
+        "replay": {"warmup_steps": 500, "capacity": 2_000},
+        "learner": {"batch_size": 32, "replay_ratio": 0.5, "target_update_steps": 50},
+        "optimizer": {"learning_rate": 2e-3, "end_learning_rate": None, "decay_steps": 0},
+        "runtime": {"compile": "eager", "log_steps": 5_000},
+    }
+    config = check(override(presets.get(preset, "Wild-v0"), changes))
     run = session.start(config, run_dir=tmp_path / "r")
-    assert 20 < run.summary["env_restarts"] < 200
+    assert 30 < run.summary["env_restarts"] < 250
     assert [run.agent.act([float(place)]) for place in range(5)] == [1] * 5
     lines = [json.loads(line) for line in (tmp_path / "r/metrics.jsonl").read_text().splitlines()]
     assert {line["return"] for line in lines if line["kind"] == "episode"} <= {0.0, 1.0}
@@ -610,9 +620,17 @@ def test_a_run_that_asks_for_too_much_is_refused_before_it_is_given(finished: Pa
     file.write_text(file.read_text().replace("capacity = 150", "capacity = 900000000000"))
     with pytest.raises(UsageError, match=r"replay.capacity 900000000000"):
         resume(tmp_path / "r")
+    path = list_checkpoints(tmp_path / "r/checkpoints")[-1]
+    large = override(small(replay={"prioritized": True}), {"network": {"hidden": (60_000, 60_000)}, "steps": 200})
+    manifest_of_it = dataclasses.replace(Manifest.read(path), config=to_dict(large))
+    (path / "MANIFEST.json").write_bytes(manifest_of_it.encoded())
+    directory.write_config(tmp_path / "r", large)
+    for read in (qlearn.load, resume):
+        with pytest.raises(RunError, match=r"its layers would take 14,400,000,000 bytes, and there are [\d,]+$"):
+            read(tmp_path / "r")
     manifest = next(iter(list_checkpoints(tmp_path / "r/checkpoints"))) / "MANIFEST.json"
-    with open(manifest, "r+b") as large:
-        large.truncate(10**12)  # of holes
+    with open(manifest, "r+b") as file_of_holes:
+        file_of_holes.truncate(10**12)
     shutil.rmtree(tmp_path / "r/checkpoints/steps-000000200")
     with pytest.raises(RunError, match=r"MANIFEST.json is damaged.*1,000,000,000,000 bytes"):
         qlearn.load(tmp_path / "r")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -342,3 +343,15 @@ def test_free_memory_is_some_of_the_machines() -> None:
 
     free = free_memory()
     assert free is None or 10**7 < free < 10**14
+
+
+def test_a_run_says_how_long_it_will_take(here: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    from qlearn.runs import display
+
+    told = [display.duration(seconds) for seconds in (3.4, 99, 125, 3_599, 11_100)]
+    assert told == ["3 s", "99 s", "2 min", "1 h 00 min", "3 h 05 min"]
+    monkeypatch.setattr(display.Terminal.__init__, "__kwdefaults__", {"console": None, "seconds": 0.05})
+    done = here("train", "CartPole-v1", "--steps", "3000", "--network.hidden", "8", "--run-dir", "r")
+    lines = [line for line in done.stdout.splitlines() if line.startswith("step ")]
+    assert any(re.search(r"steps/s  \d+ (s|min) left$", line) for line in lines), done.stdout
+    assert "left" not in lines[-1]

@@ -33,8 +33,9 @@ from qlearn import presets
 from qlearn.agent import Agent
 from qlearn.build import build_envs, policy_parts
 from qlearn.evaluate import evaluate
-from qlearn.runs.checkpoint import Checkpoint, list_checkpoints
+from qlearn.runs.checkpoint import Checkpoint
 from qlearn.runs.directory import CHECKPOINTS, trusted_config
+from qlearn.runs.manifest import list_checkpoints
 
 HERE = Path(__file__).parent
 PACKAGES = {"qlearn": "qlearn", "qlearn-cold": "qlearn", "sb3": "stable-baselines3"}

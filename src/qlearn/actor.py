@@ -71,8 +71,8 @@ class Actor:
             episodes.append(Episode(float(self.returns[env]), int(self._turns - self._first[env]), int(env)))
             self.returns[env], self._first[env] = 0.0, self._turns + 1
         self._ended = done
-        known = (obs, action, reward, terminated, done, mask, lost)
-        return Steps(*(None if column is None else column[None] for column in known)), episodes  # type: ignore[arg-type]
+        allowed, gone = None if mask is None else mask[None], None if lost is None else lost[None]
+        return Steps(obs[None], action[None], reward[None], terminated[None], done[None], allowed, gone), episodes
 
     def state(self) -> dict[str, Array]:
         """What a checkpoint keeps: where it stands in the running episodes."""

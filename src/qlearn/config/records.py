@@ -37,9 +37,9 @@ class EnvConfig:
 
     id: Annotated[str, tyro.conf.Suppress] = "CartPole-v1"
     """Its Gymnasium id, or module:Id."""
-    num_envs: Count = 1
+    num_envs: Annotated[int, Range(1, 65_536)] = 1
     """Copies that are played at once."""
-    frame_stack: Count = 1
+    frame_stack: Annotated[int, Range(1, 1_024)] = 1
     """Observations that the network sees at once."""
     obs_type: Literal["pixels", "ram"] = "pixels"
     """Of Atari games: the screen as 84 x 84 grey bytes, or the console's 128 bytes of RAM."""

@@ -1,13 +1,14 @@
 """What may change between a checkpoint and a run that goes on from it, and what is said of it."""
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from qlearn.build import build_mode
 from qlearn.config import Config, flatten, override
 from qlearn.errors import RunError, UsageError
-from qlearn.runs.manifest import Manifest, versions
+from qlearn.runs.manifest import NETWORKS, Manifest, versions
 
 # What is learned, and from what: with another one it would be another run.
 FIXED = ("seed", "algorithm", "network", "value", "optimizer.name")
@@ -28,12 +29,17 @@ def require_same(path: Path, manifest: Manifest, config: Config) -> list[str]:
 
     Raises:
         UsageError: something that cannot change has.
-        RunError: the manifest's configuration is none.
+        RunError: the manifest's configuration is none, or one of a network far larger than that of the checkpoint.
     """
     try:
         before = told(override(Config(), manifest.config))
     except UsageError as error:
         raise RunError(f"the configuration in a checkpoint of {path.parent} is damaged: {error}") from error
+    least, there = 4 * sum(a * b for a, b in pairwise(config.network.hidden)), manifest.file(NETWORKS).size
+    if least > there:
+        raise RunError(
+            f"{path} is not what it should be: its layers would take {least:,} bytes, and there are {there:,}"
+        )
     said = []
     for name, value in told(config).items():
         if value != before[name]:

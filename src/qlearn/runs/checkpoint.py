@@ -84,8 +84,9 @@ def prune(directory: Path, keep: int) -> None:
     found = list_checkpoints(directory)
     newest_ones, old = found[-keep:], found[:-keep]
     if old:
+        chosen = best(directory)
         for path in old:
-            if path != best(directory):
+            if path != chosen:
                 shutil.rmtree(path, ignore_errors=True)
         archive.sweep(directory, newest_ones)
 

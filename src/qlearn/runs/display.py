@@ -124,7 +124,17 @@ class Terminal:
         ]
         if self._speed is not None:
             parts.append(f"{self._speed:,.0f} steps/s")
+            if not self._bar and self._speed > 0 and progress.tick.steps < self._total:  # a bar tells it by itself
+                parts.append(f"{duration((self._total - progress.tick.steps) / self._speed)} left")
         return "  ".join(parts)
+
+
+def duration(seconds: float) -> str:
+    """A time as people say it, `40 s`, `12 min`, `3 h 05 min`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min"
 
 
 class Heard:

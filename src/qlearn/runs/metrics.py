@@ -59,7 +59,7 @@ class Metrics:
 
     def __init__(self, run: Path, *, before: Mapping[str, Any] | None = None, steps: int = 0) -> None:
         self.path, self._waiting = run / METRICS, bytearray()
-        self._torn = self._told = False  # whether a write has failed, of which a part may be there; whether that was told
+        self._torn = self._told = False  # whether a write failed, of which a part may be there; whether that was told
         size, known = (before["bytes"], before["sha256"]) if before else (0, None)
         with writing(self.path):
             self._file = open(self.path, "a+b", buffering=0)  # noqa: SIM115 (open as long as the run)
