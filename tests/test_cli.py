@@ -269,7 +269,7 @@ def test_a_damaged_run_is_one_line(here: Cli, run: Path, file: str, content: str
 def test_a_run_of_another_network_is_refused(here: Cli, run: Path) -> None:
     text = (run / "config.toml").read_text()
     (run / "config.toml").write_text(text.replace("hidden = [\n    16,\n]", "hidden = [8]"))
-    fails(here("evaluate", "r"), 1, "the network in", "is another one")
+    fails(here("evaluate", "r"), 2, "network.hidden (8,), and the run was made with (16,); change it back")
 
 
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(run: Path) -> None:
@@ -287,6 +287,7 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(run: Path) -> No
 def test_an_environment_that_fails_in_the_middle_loses_nothing(cli: Cli, tmp_path: Path) -> None:
     root = str(Path(__file__).parent.parent)
     words = ["train", "tests.scripted:Corridor-v0", "--run-dir", "r", "--replay.warmup-steps", "100"]
+    words += ["--env.max-restarts", "0"]
     for fault, said in {"raise": "the motor is stuck", "nan": "observation with nan", "nan reward": "nan"}.items():
         shutil.rmtree(tmp_path / "r", ignore_errors=True)
         result = cli(*words, "--env.kwargs", json.dumps({"fault": fault, "at": 1300}), PYTHONPATH=root)
@@ -308,7 +309,7 @@ def test_the_files_of_a_run_cannot_have_a_module_imported(run: Path) -> None:
     command += ["--module", "stranger"]
     result = subprocess.run(command, cwd=run.parent, capture_output=True, text=True, timeout=120, check=False)
     assert (run.parent / "canary").exists()
-    fails(result, 1, "is another one")  # the network of CartPole does not fit
+    fails(result, 2, "env.id stranger:Thing-v0, and the run was made with CartPole-v1")
 
 
 def test_a_missing_package_is_named_with_the_line_that_installs_it(cli: Cli, tmp_path: Path) -> None:
