@@ -17,7 +17,7 @@ SOURCE = ROOT / "src" / "qlearn"
 ORDER = [
     "errors", "types", "values", "exploration", "draws", "torsos", "networks", "engine", "frames", "replay",
     "prioritized", "envs", "actor", "dqn", "pqn", "tabular", "config", "presets", "scores", "atari57", "evaluate",
-    "agent", "build", "cohort", "runs", "play", "api", "cli",
+    "agent", "build", "cohort", "runs", "doctor", "play", "api", "cli",
 ]  # fmt: skip
 
 

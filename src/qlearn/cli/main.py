@@ -13,6 +13,7 @@ VERBS = {
     "evaluate": "play whole episodes with a trained agent and report the returns",
     "play": "watch a trained agent, in a window or as a video",
     "suite": "train and evaluate many runs, as one file says",
+    "doctor": "say why it does not learn: of an environment before training, or of a run",
     "plot": "draw the returns of runs, or the results of a suite",
     "presets": "list the presets",
     "diff": "show in which settings two presets differ",
