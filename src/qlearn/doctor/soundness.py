@@ -250,7 +250,7 @@ def told(trial: Trial) -> Verdict | None:
 
 
 def moderate(trial: Trial) -> Verdict | None:
-    """Networks reach large values slowly (van Hasselt et al. 2016, "Learning values across many orders of magnitude")."""
+    """Networks reach large values slowly (van Hasselt et al. 2016, on values of many orders of magnitude)."""
     most = float(np.abs(trial.trace.rewards).max())
     if not most > LARGE or trial.config.replay.clip_rewards:
         return None
