@@ -27,7 +27,7 @@ ENVS = {  # and what a random policy's play deserves
     "Acrobot-v1": "",
     "LunarLander-v3": "",
     "FrozenLake-v1": "",
-    "Taxi-v3": "",
+    "Taxi-v4": "",
     "MinAtar/Breakout-v1": "",
     "Catch-v0": "",
     "UnscaledCatch-v0": "scale",

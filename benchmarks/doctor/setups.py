@@ -10,7 +10,7 @@ from gymnasium import spaces
 from qlearn.types import Array
 
 
-class Catch(gym.Env[Array, int]):
+class Catch(gym.Env[Array, Any]):
     """A pixel falls through ten rows of eight, and a paddle of one pixel is to be under it (bsuite's Catch).
 
     Args:
@@ -23,7 +23,7 @@ class Catch(gym.Env[Array, int]):
     def __init__(self, *, unscaled: bool = False, render_mode: str | None = None) -> None:
         self.render_mode, self._dtype = render_mode, np.float32 if unscaled else np.uint8
         self.action_space = spaces.Discrete(3)
-        self.observation_space = spaces.Box(0, 255, (self.HEIGHT, self.WIDTH), self._dtype)  # type: ignore[arg-type]
+        self.observation_space = spaces.Box(0, 255, (self.HEIGHT, self.WIDTH), self._dtype)
         self._ball, self._paddle = [0, 0], 0
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Array, dict[str, Any]]:
@@ -83,8 +83,9 @@ class Setup:
     deserves: str = ""
 
 
-CARTPOLE = {"steps": 12_000, "until_solved": False}
-CATCH = {"steps": 10_000, "exploration": {"decay_steps": 4_000}}
+LINES = {"log_steps": 250}  # short runs with as many lines of metrics as rules ask for
+CARTPOLE = {"steps": 10_000, "until_solved": False, "exploration": {"decay_steps": 5_000}, "runtime": LINES}
+CATCH = {"steps": 8_000, "exploration": {"decay_steps": 4_000}, "runtime": LINES}
 
 BROKEN = (
     Setup("unscaled pixels", "UnscaledCatch-v0", "dqn", CATCH, "scale"),
@@ -96,19 +97,32 @@ BROKEN = (
 MENDED = (
     Setup("pixels as bytes", "Catch-v0", "dqn", CATCH),
     Setup("support that reaches", "CartPole-v1", "c51", CARTPOLE),
-    Setup("reward as it is", "CartPole-v1", "dqn", CARTPOLE),
+    Setup("reward and rate as they are", "CartPole-v1", "dqn", CARTPOLE),
     Setup("truncation as truncation", "ShortCartPole-v0", "dqn", CARTPOLE),
 )
+NOISY = {"steps": 10_000, "until_solved": False, "runtime": LINES}  # epsilon is 0
+ON_CARTPOLE = {name: CARTPOLE for name in ("intro", "double", "dueling", "per", "nstep", "qr", "iqn", "m-dqn", "m-iqn")}
 HEALTHY = (
     *(
-        Setup(f"CartPole {preset}", "CartPole-v1", preset, CARTPOLE)
-        for preset in ("intro", "double", "dueling", "per", "nstep", "noisy", "qr", "iqn", "rainbow", "m-dqn", "m-iqn")
+        Setup(f"CartPole {preset}", "CartPole-v1", preset, changes)
+        for preset, changes in (ON_CARTPOLE | {"noisy": NOISY, "rainbow": NOISY}).items()
     ),
-    Setup("CartPole pqn", "CartPole-v1", "pqn", {"steps": 40_000, "until_solved": False}),
-    Setup("Acrobot dqn", "Acrobot-v1", "dqn", {"steps": 15_000}),
-    Setup("MountainCar dqn", "MountainCar-v0", "dqn", {"steps": 40_000}),
-    Setup("LunarLander dqn", "LunarLander-v3", "dqn", {"steps": 20_000}),
-    Setup("FrozenLake tabular", "FrozenLake-v1", "tabular", {"steps": 50_000}),
-    Setup("Taxi tabular", "Taxi-v3", "tabular", {"steps": 50_000}),
-    Setup("MinAtar Breakout dqn", "MinAtar/Breakout-v1", "dqn", {"steps": 20_000}),
+    Setup("CartPole pqn", "CartPole-v1", "pqn", {"steps": 40_000, "until_solved": False, "runtime": LINES}),
+    Setup("Acrobot dqn", "Acrobot-v1", "dqn", {"steps": 12_000, "runtime": LINES}),
+    Setup("MountainCar dqn", "MountainCar-v0", "dqn", {"steps": 25_000, "runtime": LINES}),
+    Setup("LunarLander dqn", "LunarLander-v3", "dqn", {"steps": 15_000, "runtime": LINES}),
+    Setup("FrozenLake tabular", "FrozenLake-v1", "tabular"),
+    Setup("Taxi tabular", "Taxi-v4", "tabular"),
+    Setup(
+        "MinAtar Breakout dqn",
+        "MinAtar/Breakout-v1",
+        "dqn",
+        {"steps": 15_000, "exploration": {"decay_steps": 8_000}, "runtime": LINES},
+    ),
+    Setup(
+        "Pong atari-quick",
+        "ALE/Pong-v5",
+        "atari-quick",
+        {"steps": 6_000, "exploration": {"decay_steps": 1_500}, "runtime": {"log_steps": 100}},
+    ),
 )

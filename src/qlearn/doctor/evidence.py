@@ -28,6 +28,7 @@ from qlearn.types import Array, Batch
 
 SAMPLE = 512  # observations that the network is asked about
 EPISODES, TURNS = 10, 1_000  # of greedy play: environments, an episode in each, and the steps that it may take
+BATCHES = 100  # that are drawn by their priorities
 TIMED = 200  # random steps that are timed
 
 
@@ -297,7 +298,11 @@ def _memory(parts: Parts, ring: Ring) -> Memory:
         np.full(reward.shape, np.nan),
         fresh=ring.written <= ring.rows,
     )
-    return Memory(trace, _clock(ring, trace, order, parts.envs.space.categories), _effective(parts.replay))
+    return Memory(
+        trace,
+        _clock(ring, trace, order, parts.envs.space.categories),
+        _effective(parts.replay, parts.config.learner.batch_size),
+    )
 
 
 def _clock(ring: Ring, trace: Trace, order: Array, categories: int) -> float | None:
@@ -308,15 +313,16 @@ def _clock(ring: Ring, trace: Trace, order: Array, categories: int) -> float | N
     return clock(trace, lambda rows, env: obs[order[rows], env], categories)
 
 
-def _effective(replay: object) -> float | None:
-    """The part of a minibatch that prioritised replay's weights leave, in expectation."""
+def _effective(replay: object, size: int) -> float | None:
+    """The part of minibatches of `size` that prioritised replay's weights leave, on average."""
     if not isinstance(replay, Prioritized) or not replay.count:
         return None
     p = replay.probability(np.flatnonzero(replay.tree.leaves))
     p = p / p.sum()
     beta = replay.beta(replay.steps) if callable(replay.beta) else replay.beta
-    weight = (len(p) * p) ** -beta
-    return float((p * weight).sum() ** 2 / (p * weight**2).sum())
+    drawn = np.random.default_rng(0).choice(p, (BATCHES, size), p=p)
+    weight = (len(p) * drawn) ** -beta
+    return float((weight.sum(1) ** 2 / (size * (weight**2).sum(1))).mean())
 
 
 def seconds_per_step(envs: GymEnvs, stack: int = 1) -> float:
