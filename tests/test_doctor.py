@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+import torch
 from gymnasium import spaces
 
 import qlearn
@@ -241,8 +243,6 @@ def test_every_algorithm_can_be_examined(tmp_path: Path, preset: str, env: str) 
 
 
 def test_a_run_without_a_checkpoint_is_judged_by_its_metrics(run: Path, tmp_path: Path) -> None:
-    import shutil
-
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     shutil.rmtree(copy / "checkpoints")
     report = examine_run(copy)
@@ -250,6 +250,18 @@ def test_a_run_without_a_checkpoint_is_judged_by_its_metrics(run: Path, tmp_path
     assert any(line.endswith("there is no checkpoint yet") for line in report.checked)
     (copy / "metrics.jsonl").unlink()
     assert examine_run(copy).verdicts == ()
+
+
+def test_a_run_of_a_gpu_or_of_a_network_of_your_own_is_judged_by_its_metrics(run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    text = (copy / "config.toml").read_text()
+    if not torch.cuda.is_available():
+        (copy / "config.toml").write_text(text.replace('device = "cpu"', 'device = "cuda"'))
+        assert any(line.endswith("there is none here") for line in examine_run(copy).checked)
+    (copy / "config.toml").write_text(text.replace('torso = "auto"', 'torso = "custom"'))
+    report = examine_run(copy)
+    assert report.verdicts == ()
+    assert any(line.endswith("not in its files") for line in report.checked)
 
 
 def test_examining_changes_nothing(run: Path) -> None:
@@ -355,12 +367,14 @@ def test_truncation_taken_for_termination(healthy: Evidence) -> None:
 
 
 def test_evaluation_unlike_training(healthy: Evidence) -> None:
-    better = dataclasses.replace(returning(healthy, np.linspace(10, 200, 200)), finished=True)
+    old = lines(healthy, updates=np.array([20_000]))
+    better = dataclasses.replace(returning(old, np.linspace(10, 200, 200)), finished=True)
     bad, good = episodes([10] * 10), episodes([150] * 10)
     speaks(experience.alike, dataclasses.replace(better, played=bad), "evaluation", "10")
     passes(experience.alike, dataclasses.replace(better, played=good))
     passes(experience.alike, dataclasses.replace(returning(better, np.full(200, 20.0)), played=bad))
     not_judged(experience.alike, dataclasses.replace(better, played=bad, finished=False), "goes on")
+    not_judged(experience.alike, lines(better, updates=np.array([2_000])), "2,000 updates")
 
 
 # How it learns.
@@ -564,8 +578,6 @@ def test_a_mistake_is_one_line(here: Cli, tmp_path: Path, words: list[str], code
 
 @pytest.mark.parametrize("content", ["nonsense", '{"kind": "train", "steps": 1}\nnonsense\n'])
 def test_a_damaged_run_is_one_line(here: Cli, run: Path, tmp_path: Path, content: str) -> None:
-    import shutil
-
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     (copy / "metrics.jsonl").write_text(content + "\n")
     fails(here("doctor", str(copy)), 1, "metrics.jsonl")

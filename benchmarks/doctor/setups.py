@@ -101,7 +101,7 @@ MENDED = (
     Setup("truncation as truncation", "ShortCartPole-v0", "dqn", CARTPOLE),
 )
 NOISY = {"steps": 10_000, "until_solved": False, "runtime": LINES}  # epsilon is 0
-ON_CARTPOLE = {name: CARTPOLE for name in ("intro", "double", "dueling", "per", "nstep", "qr", "iqn", "m-dqn", "m-iqn")}
+ON_CARTPOLE = dict.fromkeys(("intro", "double", "dueling", "per", "nstep", "qr", "iqn", "m-dqn", "m-iqn"), CARTPOLE)
 HEALTHY = (
     *(
         Setup(f"CartPole {preset}", "CartPole-v1", preset, changes)

@@ -69,6 +69,6 @@ def show(report: Report, console: Console) -> None:
         console.print(Text.assemble(("✗ ", "red"), (verdict.sentence[:1].upper() + verdict.sentence[1:], "bold")))
         console.print(Padding(Text.assemble(("fix: ", "green"), verdict.fix), (0, 0, 0, 2)))
     console.print()
-    for line in report.checked:
+    for line in sorted(report.checked, key=lambda line: line.startswith("not judged")):
         skipped = line.startswith("not judged")
         console.print(Text.assemble(("· " if skipped else "✓ ", "dim" if skipped else "green"), (line, "dim")))

@@ -149,6 +149,8 @@ def read_run(path: Path) -> Evidence:
     )
     if config.network.torso == "custom":
         return dataclasses.replace(told, missing="its network is your own, and not in its files")
+    if config.runtime.device == "cuda" and not torch.cuda.is_available():  # nor could its generators be restored
+        return dataclasses.replace(told, missing="it was trained on a GPU, and there is none here")
     parts = restored(path, config)
     if parts is None:
         return dataclasses.replace(told, missing="there is no checkpoint yet")
@@ -159,11 +161,11 @@ def read_run(path: Path) -> Evidence:
 
 
 def restored(path: Path, config: Config) -> Parts | None:
-    """The parts of a run as its newest checkpoint has them, on the CPU and eager; None where there is none yet."""
+    """The parts of a run as its newest checkpoint has them, eager, networks on the CPU; None where there is none yet."""
     where = path / directory.CHECKPOINTS
     if not checkpoint.list_checkpoints(where):
         return None
-    runtime = dataclasses.replace(config.runtime, device="cpu", precision="fp32", compile="eager")
+    runtime = dataclasses.replace(config.runtime, precision="fp32", compile="eager")
     saved = checkpoint.newest(where)
     parts = build(dataclasses.replace(config, runtime=runtime))
     try:
@@ -171,6 +173,9 @@ def restored(path: Path, config: Config) -> Parts | None:
     except BaseException:
         parts.envs.close()
         raise
+    parts.learner.online.cpu()
+    if isinstance(parts.learner, dqn.Learner):
+        parts.learner.target.cpu()
     return parts
 
 

@@ -15,6 +15,7 @@ STILL = 0.9  # of the stacks
 CLOCK = 0.99  # of the variance of time: then the end can be seen coming (Pardo et al. 2018)
 PILE, FEW, SHORT = 0.1, 5, 10  # of episodes as long as the longest: their part, their number, their length
 HORIZON = 0.1  # of an episode's length, 1 / (1 - gamma): with less, few values depend on how it ends
+SETTLED = 10_000  # updates before which the greedy policy may be anything
 WAIT = 2_000  # steps after which a reward should have been seen
 
 
@@ -151,8 +152,12 @@ def limit_taken_for_end(whole: Sequence[Length], longest: int, gamma: float, clo
 
 
 def alike(evidence: Evidence) -> Verdict | None:
-    """The greedy policy in fresh episodes, beside the returns of training."""
-    returns, played = evidence.returns(30), evidence.shown()
+    """The greedy policy in fresh episodes, beside the returns of training.
+
+    A young network often plays far worse without epsilon, which frees it where it is stuck: it is not judged.
+    """
+    evidence.updates(SETTLED)
+    returns, played = evidence.returns(200), evidence.shown()
     greedy = played.sums()
     if len(greedy) < FEW or not played.done.any(0).all():
         raise NotJudgedError("greedy episodes did not end in the steps that they were given")
