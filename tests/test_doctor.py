@@ -18,9 +18,10 @@ from qlearn import presets
 from qlearn.config import Config, override
 from qlearn.doctor import Report, Verdict, examine_env, examine_run, experience, learning, predictions, probes
 from qlearn.doctor import soundness as so
-from qlearn.doctor.evidence import Evidence, Memory, Sample, read_run
+from qlearn.doctor.evidence import Evidence, Memory, read_run
 from qlearn.doctor.report import NotJudgedError, judge
 from qlearn.doctor.rules import RULES
+from qlearn.doctor.sample import Sample
 from qlearn.doctor.trace import Trace
 from qlearn.types import Array
 from tests.conftest import Cli
@@ -309,6 +310,8 @@ def test_promises_that_are_not_kept(healthy: Evidence) -> None:
     cut = episodes([20] * 10, value=60.0, terminated=False)
     not_judged(predictions.overestimated, dataclasses.replace(old, played=cut), "too few")
     not_judged(predictions.overestimated, lines(healthy, updates=np.array([100])), "100 updates")
+    unpaid = episodes([20] * 10, value=0.1, reward=0.0)
+    not_judged(predictions.overestimated, dataclasses.replace(old, played=unpaid), "nothing at all")
 
 
 def test_a_support_that_is_too_small(healthy: Evidence) -> None:
@@ -334,7 +337,8 @@ def test_no_reward(healthy: Evidence) -> None:
     unpaid = remembering(returning(healthy, np.zeros(30)), episodes([50] * 10, reward=0.0))
     speaks(experience.rewarded, unpaid, "reward", "no reward")
     passes(experience.rewarded, returning(unpaid, np.eye(30)[0]))  # once, and no longer in the memory
-    same = episodes([50] * 10, reward=-1.0, terminated=False)
+    few, same = (episodes([50] * n, reward=-1.0, terminated=False) for n in (10, 20))
+    not_judged(experience.rewarded, remembering(returning(healthy, np.full(10, -50.0)), few), "10 episodes")
     speaks(experience.rewarded, remembering(returning(healthy, np.full(10, -50.0)), same), "reward", "same reward")
     ended = episodes([50, 40, 50, 50, 50, 50], reward=-1.0)
     passes(experience.rewarded, remembering(returning(healthy, np.full(10, -50.0)), ended))

@@ -10,23 +10,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qlearn import dqn
 from qlearn.actor import Actor
 from qlearn.build import Parts, build, build_envs, build_rules
 from qlearn.config import Config
 from qlearn.doctor.report import NotJudgedError
+from qlearn.doctor.sample import SAMPLE, Sample, batches, sampled
 from qlearn.doctor.trace import Trace, clock, play
 from qlearn.envs import GymEnvs
 from qlearn.networks import evaluating
 from qlearn.prioritized import Prioritized
-from qlearn.replay import Ring, Uniform
+from qlearn.replay import Ring
 from qlearn.runs import checkpoint, directory, metrics
 from qlearn.runs.files import reading
-from qlearn.types import Array, Batch
+from qlearn.types import Array
 
-SAMPLE = 512  # observations that the network is asked about
 EPISODES, TURNS = 10, 1_000  # of greedy play: environments, an episode in each, and the steps that it may take
 BATCHES = 100  # that are drawn by their priorities
 TIMED = 200  # random steps that are timed
@@ -44,25 +44,6 @@ class Memory:
     trace: Trace
     clock: float | None = None
     effective: float | None = None
-
-
-@dataclass(frozen=True)
-class Sample:
-    """What the network makes of observations, from the replay memory or else from play.
-
-    q `[B, A]` is minus infinity where an action is not allowed. `size` is the root mean square of the network's inputs
-    and `spread` the largest standard deviation of one of them; None of integers. `still` is the part of the stacks
-    whose frames are all the same. `outside` is c51's part of the targets' probability beyond its atoms. `dormant` is
-    the part of each hidden layer's units that are, `fan_in` the most inputs that a unit of the network has.
-    """
-
-    q: Array
-    size: float | None = None
-    spread: float | None = None
-    still: float | None = None
-    outside: float | None = None
-    dormant: Mapping[str, float] = dataclasses.field(default_factory=dict)
-    fan_in: int = 0
 
 
 @dataclass(frozen=True)
@@ -161,7 +142,7 @@ def read_run(path: Path) -> Evidence:
 
 
 def restored(path: Path, config: Config) -> Parts | None:
-    """The parts of a run as its newest checkpoint has them, eager, networks on the CPU; None where there is none yet."""
+    """The parts of a run as its newest checkpoint has them, eager, networks on the CPU; None where there is none."""
     where = path / directory.CHECKPOINTS
     if not checkpoint.list_checkpoints(where):
         return None
@@ -201,92 +182,13 @@ def _with_parts(told: Evidence, parts: Parts) -> Evidence:
             actor = Actor(envs, q_values, np.random.default_rng(0), stack=config.env.frame_stack)
             played, seen = play(actor, rules[1].epsilon if rules else 0.0, TURNS, 1)
             ring = None if parts.replay is None else parts.replay.ring
-            batches = [] if ring is None else _batches(ring, config.learner.batch_size)
-            sample = _sampled(parts, seen[:SAMPLE], batches)
+            drawn = [] if ring is None else batches(ring, config.learner.batch_size)
+            sample = sampled(parts, seen[:SAMPLE], drawn)
         seconds = seconds_per_step(envs)
     finally:
         envs.close()
     memory = None if ring is None else _memory(parts, ring)
     return dataclasses.replace(told, memory=memory, sample=sample, played=played, env_seconds=seconds)
-
-
-def _batches(ring: Ring, size: int) -> list[Batch]:
-    """Minibatches of the replay memory, drawn evenly, `SAMPLE` transitions in all; none where it has none yet."""
-    if not ring.ready:
-        return []
-    uniform, batches = Uniform(ring, np.random.default_rng(0)), []
-    for _ in range(-(-SAMPLE // size)):
-        index = torch.from_numpy(uniform.draw(size))
-        ring.prepare(index)
-        batches.append(ring.batch(index))
-    return batches
-
-
-@torch.no_grad()
-def _sampled(parts: Parts, seen: Tensor, batches: list[Batch]) -> Sample:
-    """What the network makes of the observations of `batches`, or where there are none of those `seen`."""
-    learner, config = parts.learner, parts.config
-    obs = torch.cat([batch.obs for batch in batches]) if batches else seen
-    space, stack = parts.envs.space, config.env.frame_stack
-    q = learner.value.mean(learner.online(obs)).numpy()
-    if batches and batches[0].mask is not None:
-        masks = [batch.mask for batch in batches if batch.mask is not None]
-        q = np.where(torch.cat(masks).numpy(), q, -np.inf)
-    outside = None
-    if isinstance(learner, dqn.Learner) and batches:
-        with evaluating(learner.target):
-            told = [
-                learner.value.diagnose(
-                    *dqn.backed_up(learner.value, learner.backup, learner.online, learner.target, batch)
-                )
-                for batch in batches
-            ]
-        outside = float(np.mean([t["outside_support"] for t in told])) if "outside_support" in told[0] else None
-    size, spread = (None, None) if space.categories else measures(encoded(learner.online, obs))
-    return Sample(
-        q,
-        size,
-        spread,
-        still=float((obs == obs[:, :1]).flatten(1).all(1).float().mean()) if stack > 1 else None,
-        outside=outside,
-        dormant=dormant(learner.online, obs),
-        fan_in=max((p[0].numel() for p in learner.online.parameters() if p.ndim > 1), default=0),
-    )
-
-
-def encoded(network: nn.Module, obs: Tensor) -> Tensor:
-    """What the network's first layer gets of observations."""
-    encode = getattr(network, "encode", None)
-    inputs: Tensor = obs.float() if encode is None else encode(obs)
-    return inputs
-
-
-def measures(inputs: Tensor) -> tuple[float, float]:
-    """The root mean square of inputs `[B, ...]`, and the largest standard deviation of one of them."""
-    flat = inputs.flatten(1).double()
-    return float(flat.square().mean().sqrt()), float(flat.std(0, unbiased=False).max())
-
-
-def dormant(network: nn.Module, obs: Tensor, tau: float = 0.025) -> dict[str, float]:
-    """The part of the units of each layer of ReLUs that are dormant (Sokar et al. 2023, with their tau of 0.025).
-
-    A unit is where its mean activation is no more than `tau` of its layer's mean. A filter is one unit.
-    """
-    shares: dict[str, float] = {}
-
-    def look(name: str, out: Tensor) -> None:
-        units = out.movedim(1, -1) if out.ndim == 4 else out
-        mean = units.float().flatten(0, -2).abs().mean(0)
-        shares[name] = float((mean <= tau * mean.mean()).float().mean())
-
-    layers = [(name, part) for name, part in network.named_modules() if isinstance(part, nn.ReLU)]
-    hooks = [part.register_forward_hook(lambda _m, _i, out, name=name: look(name, out)) for name, part in layers]
-    try:
-        network(obs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return shares
 
 
 def _memory(parts: Parts, ring: Ring) -> Memory:

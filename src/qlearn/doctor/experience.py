@@ -16,6 +16,7 @@ CLOCK = 0.99  # of the variance of time: then the end can be seen coming (Pardo 
 PILE, FEW, SHORT = 0.1, 5, 10  # of episodes as long as the longest: their part, their number, their length
 HORIZON = 0.1  # of an episode's length, 1 / (1 - gamma): with less, few values depend on how it ends
 SETTLED = 10_000  # updates before which the greedy policy may be anything
+MANY = 20  # episodes that are all alike before that is held against them
 WAIT = 2_000  # steps after which a reward should have been seen
 
 
@@ -46,7 +47,9 @@ def unrewarded(rewards: Array, returns: Array, whole: Sequence[Length], steps: i
             fix,
         )
     ends = sum(e.terminated for e in whole)
-    if np.ptp(rewards) == 0 and len(whole) >= FEW and not ends and np.ptp(returns) == 0:
+    if np.ptp(rewards) == 0 and not ends and not (len(returns) and np.ptp(returns)):
+        if len(whole) < MANY:
+            raise NotJudgedError(f"{len(whole)} episodes ended, all alike; it takes {MANY}")
         return Verdict(
             "reward",
             f"{who} got the same reward of {number(float(rewards[0]))} in every step, and 0 of {len(whole)} episodes "

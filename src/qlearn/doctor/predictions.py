@@ -87,6 +87,8 @@ def overestimated(evidence: Evidence) -> Verdict | None:
         raise NotJudgedError("too few episodes end where one can tell what they earn")
     promised, earned = float(played.value[known].mean()), float(realised[known].mean())
     size = float(np.abs(realised[known]).max())
+    if not size:
+        raise NotJudgedError("its greedy play earns nothing at all")
     threshold = earned + ABOVE * max(abs(earned), size / 2)
     if not promised > threshold:
         return None

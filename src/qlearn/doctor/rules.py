@@ -7,7 +7,7 @@ from qlearn.doctor.evidence import Evidence
 from qlearn.doctor.report import Verdict
 
 RULES: tuple[tuple[str, Callable[[Evidence], Verdict | None]], ...] = (
-    ("rewards are seen, and differ", experience.rewarded),
+    ("rewards are seen, and returns differ", experience.rewarded),
     ("observations reach the network at a size near 1", experience.scaled),
     ("observations change", experience.changing),
     ("the frames of a stack differ", experience.moving),

@@ -15,15 +15,15 @@ from qlearn.actor import Actor
 from qlearn.build import build_envs
 from qlearn.config import Config, check
 from qlearn.doctor import experience
-from qlearn.doctor.evidence import measures
 from qlearn.doctor.report import NotJudgedError, Verdict, judge, number
+from qlearn.doctor.sample import measures
 from qlearn.doctor.trace import WIDEST, Length, Trace, clock, play
 from qlearn.envs import GymEnvs
 from qlearn.errors import EnvError
 from qlearn.networks import Encode
 from qlearn.types import Array
 
-COPIES, TURNS, SECONDS = 5, 1_000, 4.0  # of random play: environments, steps of each, and how long it may take
+COPIES, TURNS, SECONDS = 5, 4_000, 4.0  # of random play: environments, steps of each, and how long it may take
 REPEATED = 300  # steps that are made twice, and checked against the space
 LARGE = 1_000.0  # of a reward
 OUTSIDE = 0.01  # of the observations
@@ -319,7 +319,7 @@ RULES: tuple[tuple[str, Callable[[Trial], Verdict | None]], ...] = (
     ("observations change", changing),
     ("the frames of a stack differ", moving),
     ("observations reach the network at a size near 1", scaled),
-    ("a random policy meets rewards that differ", rewarded),
+    ("a random policy meets rewards, and returns that differ", rewarded),
     ("rewards are of moderate size", moderate),
     ("episodes end", ending),
     ("time limits are not taken for terminations", bootstrapped),
