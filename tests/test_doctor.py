@@ -309,7 +309,7 @@ def test_promises_that_are_not_kept(healthy: Evidence) -> None:
     passes(predictions.overestimated, dataclasses.replace(old, played=episodes([20] * 10, value=-60.0)))
     cut = episodes([20] * 10, value=60.0, terminated=False)
     not_judged(predictions.overestimated, dataclasses.replace(old, played=cut), "too few")
-    not_judged(predictions.overestimated, lines(healthy, updates=np.array([100])), "100 updates")
+    not_judged(predictions.overestimated, healthy, "1,400 updates")
     unpaid = episodes([20] * 10, value=0.1, reward=0.0)
     not_judged(predictions.overestimated, dataclasses.replace(old, played=unpaid), "nothing at all")
 

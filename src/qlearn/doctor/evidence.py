@@ -82,7 +82,9 @@ class Evidence:
 
     def updates(self, least: int = 0) -> int:
         """Gradient updates so far."""
-        made = int(self.train[-1]["updates"]) if self.train else 0
+        config, made = self.config, int(self.train[-1]["updates"]) if self.train else 0
+        if config.algorithm == "dqn":  # also those since the last line
+            made = max(made, int(max(0, self.steps - config.replay.warmup_steps) * config.learner.replay_ratio))
         if made < least:
             raise NotJudgedError(f"{made:,} updates were made; it takes {least:,}")
         return made
@@ -120,11 +122,12 @@ def read_run(path: Path) -> Evidence:
     config = directory.trusted_config(path)
     lines = list(metrics.read(path)) if (path / directory.METRICS).exists() else []
     of = {kind: tuple(line for line in lines if line["kind"] == kind) for kind in ("train", "episode")}
+    summary = _summary(path / directory.SUMMARY)
     told = Evidence(
         config,
-        steps=int(lines[-1]["steps"]) if lines else 0,
-        finished=(path / directory.SUMMARY).exists(),
-        solved=_solved(path / directory.SUMMARY),
+        steps=max(int(lines[-1]["steps"]) if lines else 0, int(summary.get("steps", 0))),
+        finished=bool(summary),
+        solved=bool(summary.get("solved")),
         train=of["train"],
         episodes=of["episode"],
     )
@@ -160,11 +163,13 @@ def restored(path: Path, config: Config) -> Parts | None:
     return parts
 
 
-def _solved(summary: Path) -> bool:
-    if not summary.exists():
-        return False
-    with reading(summary):
-        return bool(json.loads(summary.read_bytes())["solved"])
+def _summary(file: Path) -> dict[str, Any]:
+    """What was written at the end of the run, if it has come to that."""
+    if not file.exists():
+        return {}
+    with reading(file):
+        summary = json.loads(file.read_bytes())
+        return {"steps": int(summary["steps"]), "solved": bool(summary["solved"])}
 
 
 def _with_parts(told: Evidence, parts: Parts) -> Evidence:

@@ -23,14 +23,11 @@ def updated(evidence: Evidence) -> Verdict | None:
         raise NotJudgedError
     planned = int(max(0, config.steps - config.replay.warmup_steps) * config.learner.replay_ratio)
     if planned:
-        if evidence.finished and not evidence.updates() and evidence.steps > config.replay.warmup_steps:
-            planned = 0
-        else:
-            return None
+        return None
     return Verdict(
         "updates",
         f"the run learns nothing: of its {config.steps:,} steps {config.replay.warmup_steps:,} are warm-up, and "
-        f"{planned} updates are made (threshold 1)",
+        "0 updates are made (threshold 1)",
         0.0,
         1.0,
         "more --steps, or a smaller --replay.warmup-steps; --learner.replay-ratio must be more than 0",
@@ -120,7 +117,7 @@ def synchronised(evidence: Evidence) -> Verdict | None:
         f"--learner.target-update-steps is {period:,} (threshold 1 synchronisation)",
         0.0,
         1.0,
-        f"--learner.target-update-steps {max(1, after // 50):,} or so, or more --steps".replace(",", ""),
+        f"--learner.target-update-steps {max(1, after // 50)} or so, or more --steps",
     )
 
 
