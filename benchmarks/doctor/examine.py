@@ -100,9 +100,9 @@ def main() -> None:
             envs.append(looked_at(env, deserves))
             print("environment", env, "right" if envs[-1]["right"] else envs[-1], flush=True)
     seeds = range(given.seeds)
-    plan = [("broken", setup, seed) for setup in BROKEN for seed in seeds]
+    plan = [("healthy", setup, 0) for setup in HEALTHY]
+    plan += [("broken", setup, seed) for setup in BROKEN for seed in seeds]
     plan += [("mended", setup, seed) for setup in MENDED for seed in seeds]
-    plan += [("healthy", setup, 0) for setup in HEALTHY]
     for kind, setup, seed in plan:
         if given.only not in setup.name:
             continue
