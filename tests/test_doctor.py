@@ -15,7 +15,7 @@ from gymnasium import spaces
 
 import qlearn
 from qlearn import presets
-from qlearn.config import Config, override
+from qlearn.config import override
 from qlearn.doctor import Report, Verdict, examine_env, examine_run, experience, learning, predictions, probes
 from qlearn.doctor import soundness as so
 from qlearn.doctor.evidence import Evidence, Memory, read_run
@@ -506,6 +506,15 @@ def test_sound_environments_have_no_verdict(env: str) -> None:
     assert any("random steps" in line for line in checked)
 
 
+def test_an_environment_and_its_probes_are_one_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probes, "PROBES", probes.PROBES[:1])
+    report = examine_env("FrozenLake-v1", preset="tabular")
+    assert report.subject == "FrozenLake-v1"
+    assert report.verdicts == ()
+    assert "tabular learns a constant reward on this machine" in report.checked
+    assert any("random steps" in line for line in report.checked)
+
+
 def test_masks_in_their_place_are_used() -> None:
     verdicts, checked = so.examine_soundness("Taxi-v4", "tabular", 1)  # gives an action_mask
     assert verdicts == ()
@@ -569,14 +578,18 @@ def test_the_command_on_an_environment(here: Cli, monkeypatch: pytest.MonkeyPatc
         (["Pendulum-v1"], 2, ["Discrete"]),
         (["runs/nothing"], 2, ["there is no run runs/nothing"]),
         (["empty"], 1, ["is not a run"]),
-        (["empty", "--preset", "dqn"], 2, ["--preset is for environments"]),
+        (["run", "--preset", "dqn"], 2, ["--preset is for environments"]),
+        (["CartPole-v1", "--seed", "-1"], 2, ["seed is -1", "from 0"]),
         (["CartPole-v1", "--preset", "rainbo"], 2, ["unknown preset", "rainbow"]),
         (["CartPole-v1", "--module", "nowhere_at_all"], 2, ["no module"]),
         ([], 2, ["doctor"]),
     ],
 )
-def test_a_mistake_is_one_line(here: Cli, tmp_path: Path, words: list[str], code: int, parts: list[str]) -> None:
+def test_a_mistake_is_one_line(
+    here: Cli, run: Path, tmp_path: Path, words: list[str], code: int, parts: list[str]
+) -> None:
     (tmp_path / "empty").mkdir()
+    (tmp_path / "run").symlink_to(run)
     fails(here("doctor", *words), code, *parts)
 
 
@@ -590,5 +603,3 @@ def test_a_damaged_run_is_one_line(here: Cli, run: Path, tmp_path: Path, content
 def test_a_report_is_plain_values() -> None:
     report = Report("x", (Verdict("a", "b", None, 1.0, "c"),), ("d",))
     assert json.loads(json.dumps(dataclasses.asdict(report)))["verdicts"][0]["threshold"] == 1.0
-    assert dataclasses.fields(Config)
-    assert examine_env is not None

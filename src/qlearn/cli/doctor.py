@@ -15,7 +15,7 @@ from qlearn.cli.parse import parse
 from qlearn.doctor import Report, examine_env, examine_run
 from qlearn.envs import import_environments
 from qlearn.errors import UsageError
-from qlearn.runs.directory import read_config
+from qlearn.runs.directory import CONFIG, read_config
 
 FOUND = 3  # exit code where there is a verdict
 
@@ -42,21 +42,29 @@ def main(argv: list[str]) -> int:
     """Examine; returns the exit code."""
     arguments = parse(Arguments, argv, "doctor")
     import_environments(arguments.module)
-    path = Path(arguments.subject)
-    if path.is_dir():
-        if arguments.preset is not None:
-            raise UsageError(f"--preset is for environments, and {path} is a directory; a run has its own settings")
-        report = examine_run(path)
-    elif path.exists() or path.parts[0] == "runs":
-        read_config(path)  # says what is wrong with it
-        raise UsageError(f"{path} is no run")
-    else:
-        report = examine_env(arguments.subject, preset=arguments.preset or "dqn", seed=arguments.seed)
+    report = examine(arguments)
     if arguments.json:
         print(json.dumps(dataclasses.asdict(report)))
     else:
         show(report, Console(highlight=False))
     return FOUND if report.verdicts else 0
+
+
+def examine(arguments: Arguments) -> Report:
+    """The report on a run, where there is one of that name, or else on an environment."""
+    path = Path(arguments.subject)
+    if (path / CONFIG).exists():
+        if arguments.preset is not None:
+            raise UsageError(f"--preset is for environments, and {path} is a run, which has its own settings")
+        return examine_run(path)
+    if path.parts[:1] == ("runs",):
+        read_config(path)  # says what is wrong with it
+    try:
+        return examine_env(arguments.subject, preset=arguments.preset or "dqn", seed=arguments.seed)
+    except UsageError:
+        if path.exists():
+            read_config(path)
+        raise
 
 
 def show(report: Report, console: Console) -> None:
