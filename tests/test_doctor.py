@@ -499,6 +499,18 @@ def test_a_fault_of_an_environment_is_named(fault: str, rule: str) -> None:
     assert rule or len(checked) >= 10
 
 
+def test_a_trial_that_shows_no_motion_or_no_end() -> None:
+    trial = so.tried(presets.get("dqn", "soundroom-v0"))
+    not_judged(so.moving, trial, "^$")
+    passes(so.moving, dataclasses.replace(trial, still=0.2))
+    speaks(so.moving, dataclasses.replace(trial, still=0.95), "still", "95%")
+    running = dataclasses.replace(trial, trace=episodes([50]), limit=100)
+    endless = dataclasses.replace(running.trace, done=np.zeros((51, 1), bool))
+    passes(so.ending, running)
+    not_judged(so.ending, dataclasses.replace(running, trace=endless), "limit of 100")
+    speaks(so.ending, dataclasses.replace(running, trace=endless, limit=None), "endless")
+
+
 @pytest.mark.parametrize("env", ["CartPole-v1", "FrozenLake-v1", "Taxi-v4", "Blackjack-v1", "MinAtar/Breakout-v1"])
 def test_sound_environments_have_no_verdict(env: str) -> None:
     verdicts, checked = so.examine_soundness(env, "dqn", 0)
@@ -593,11 +605,28 @@ def test_a_mistake_is_one_line(
     fails(here("doctor", *words), code, *parts)
 
 
-@pytest.mark.parametrize("content", ["nonsense", '{"kind": "train", "steps": 1}\nnonsense\n'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "nonsense",
+        '{"kind": "train", "steps": 1, "updates": 1}\nnonsense\n',
+        '{"kind": "train", "steps": 1}',
+        '{"kind": "train", "steps": 1, "updates": 1, "loss": "much"}',
+        '{"kind": "train", "steps": Infinity, "updates": 1}',
+        '{"kind": "episode", "steps": 1, "return": 1.0, "length": null}',
+    ],
+)
 def test_a_damaged_run_is_one_line(here: Cli, run: Path, tmp_path: Path, content: str) -> None:
     copy = Path(shutil.copytree(run, tmp_path / "copy"))
     (copy / "metrics.jsonl").write_text(content + "\n")
     fails(here("doctor", str(copy)), 1, "metrics.jsonl")
+
+
+def test_a_damaged_checkpoint_is_one_line(here: Cli, run: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    for file in copy.glob("checkpoints/*/replay.safetensors"):
+        file.write_bytes(file.read_bytes()[:-9])
+    fails(here("doctor", str(copy)), 1, "is damaged")
 
 
 def test_a_report_is_plain_values() -> None:

@@ -2,8 +2,9 @@
 
 import dataclasses
 import json
+import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,10 @@ from qlearn.types import Array
 EPISODES, TURNS = 10, 1_000  # of greedy play: environments, an episode in each, and the steps that it may take
 BATCHES = 100  # that are drawn by their priorities
 TIMED = 200  # random steps that are timed
+
+
+Line = Mapping[str, Any]  # of metrics: numbers by name, None where there is none
+NEEDED = {"train": ("steps", "updates"), "episode": ("steps", "return", "length")}
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,8 @@ class Evidence:
     steps: int
     finished: bool
     solved: bool
-    train: tuple[Mapping[str, Any], ...]
-    episodes: tuple[Mapping[str, Any], ...]
+    train: tuple[Line, ...]
+    episodes: tuple[Line, ...]
     memory: Memory | None = None
     sample: Sample | None = None
     played: Trace | None = None
@@ -120,12 +125,11 @@ def read_run(path: Path) -> Evidence:
         RunError: it is damaged.
     """
     config = directory.trusted_config(path)
-    lines = list(metrics.read(path)) if (path / directory.METRICS).exists() else []
-    of = {kind: tuple(line for line in lines if line["kind"] == kind) for kind in ("train", "episode")}
-    summary = _summary(path / directory.SUMMARY)
+    file, summary = path / directory.METRICS, _summary(path / directory.SUMMARY)
+    of = {kind: tuple(_lines(path, kind)) if file.exists() else () for kind in NEEDED}
     told = Evidence(
         config,
-        steps=max(int(lines[-1]["steps"]) if lines else 0, int(summary.get("steps", 0))),
+        steps=max([int(line["steps"]) for lines in of.values() for line in lines[-1:]] + [summary.get("steps", 0)]),
         finished=bool(summary),
         solved=bool(summary.get("solved")),
         train=of["train"],
@@ -161,6 +165,18 @@ def restored(path: Path, config: Config) -> Parts | None:
     if isinstance(parts.learner, dqn.Learner):
         parts.learner.target.cpu()
     return parts
+
+
+def _lines(path: Path, kind: str) -> Iterator[Line]:
+    """The lines of metrics of a kind, as numbers."""
+    with reading(path / directory.METRICS):
+        for line in metrics.read(path, kind):
+            numbers = {name: None if value is None else float(value) for name, value in line.items() if name != "kind"}
+            for name in NEEDED[kind]:
+                value = numbers.get(name)
+                if value is None or not math.isfinite(value):
+                    raise ValueError(f"{name} is {value} in a line of kind {kind}")
+            yield numbers
 
 
 def _summary(file: Path) -> dict[str, Any]:
