@@ -16,7 +16,7 @@ from gymnasium import spaces
 import qlearn
 from qlearn import presets
 from qlearn.config import override
-from qlearn.doctor import Report, Verdict, examine_env, examine_run, experience, learning, predictions, probes
+from qlearn.doctor import Report, Verdict, examine_env, examine_run, experience, learning, predictions, probes, trial
 from qlearn.doctor import soundness as so
 from qlearn.doctor.evidence import Evidence, Memory, read_run
 from qlearn.doctor.report import NotJudgedError, judge
@@ -105,6 +105,14 @@ FAULTS = {
     "mask": "mask",
     "nan": "contract",
 }
+
+
+@pytest.fixture(scope="module", autouse=True)
+def short() -> Iterator[None]:
+    """Trials take less time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trial, "TURNS", 600)
+        yield
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -500,11 +508,11 @@ def test_a_fault_of_an_environment_is_named(fault: str, rule: str) -> None:
 
 
 def test_a_trial_that_shows_no_motion_or_no_end() -> None:
-    trial = so.tried(presets.get("dqn", "soundroom-v0"))
-    not_judged(so.moving, trial, "^$")
-    passes(so.moving, dataclasses.replace(trial, still=0.2))
-    speaks(so.moving, dataclasses.replace(trial, still=0.95), "still", "95%")
-    running = dataclasses.replace(trial, trace=episodes([50]), limit=100)
+    tried = trial.tried(presets.get("dqn", "soundroom-v0"))
+    not_judged(so.moving, tried, "^$")
+    passes(so.moving, dataclasses.replace(tried, still=0.2))
+    speaks(so.moving, dataclasses.replace(tried, still=0.95), "still", "95%")
+    running = dataclasses.replace(tried, trace=episodes([50]), limit=100)
     endless = dataclasses.replace(running.trace, done=np.zeros((51, 1), bool))
     passes(so.ending, running)
     not_judged(so.ending, dataclasses.replace(running, trace=endless), "limit of 100")
