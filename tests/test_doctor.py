@@ -376,6 +376,8 @@ def test_truncation_taken_for_termination(healthy: Evidence) -> None:
     passes(experience.bootstrapped, remembering(piled, episodes([13, 13, 13, 13, 13, 13, 40])))  # the shortest way
     passes(experience.bootstrapped, remembering(piled, episodes([5] * 20)))  # a game of so many turns
     passes(experience.bootstrapped, changed(remembering(piled, episodes([50] * 8)), {"replay": {"gamma": 0.5}}))
+    speaks(experience.bootstrapped, remembering(piled, episodes([50] * 8), clock=0.3), "truncation", "8 of 8")
+    not_judged(experience.bootstrapped, remembering(piled, episodes([50] * 8)), "all episodes take 50 steps")
 
 
 def test_evaluation_unlike_training(healthy: Evidence) -> None:

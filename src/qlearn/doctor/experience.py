@@ -41,7 +41,7 @@ def unrewarded(rewards: Array, returns: Array, whole: Sequence[Length], steps: i
     if not found:
         return Verdict(
             "reward",
-            f"no reward was ever seen: {who} met 0 rewards other than 0 in {steps:,} steps (threshold 1)",
+            f"no reward was ever seen: {who} was rewarded in 0 of {steps:,} steps (threshold 1)",
             0.0,
             1.0,
             fix,
@@ -143,6 +143,8 @@ def limit_taken_for_end(whole: Sequence[Length], longest: int, gamma: float, clo
     far = gamma < 1 and 1 / (1 - gamma) < HORIZON * most
     if longest > most or most < SHORT or far or piled < FEW or share < PILE or (clock or 0.0) > CLOCK:
         return None
+    if clock is None and piled == len(whole):  # so many moves may be the game, and be seen
+        raise NotJudgedError(f"all episodes take {most:,} steps, and such observations are not asked for the time")
     return Verdict(
         "truncation",
         f"a time limit seems to be taken for termination: {piled} of {len(whole)} episodes terminated after exactly "

@@ -11,7 +11,7 @@ from torch import Tensor
 from qlearn.actor import Actor
 from qlearn.types import Array
 
-ROWS, WIDEST = 2_000, 64  # of observations from which the time is to be told: how many, and how wide at most
+ROWS, WIDEST = 4_000, 200  # of observations from which the time is to be told: how many, and how wide at most
 NEGLIGIBLE = 0.1  # of a return: what may be missing of it where an episode was cut
 
 
@@ -114,8 +114,8 @@ def clock(trace: Trace, at: Callable[[Array, int], Array], categories: int) -> f
     """How well the step of an episode can be told from its observation; None where that is not asked.
 
     It is the part of its variance that a linear function of the observation explains, in the newest whole episodes.
-    `at` gives the observations at rows of an environment. Images are not asked: into so many numbers any time can be
-    read.
+    `at` gives the observations at rows of an environment. Large images are not asked: into so many numbers any time can
+    be read.
     """
     seen, times, count = list[Array](), list[Array](), 0
     for episode in reversed(trace.episodes()):
