@@ -14,6 +14,7 @@ VERBS = {
     "play": "watch a trained agent, in a window or as a video",
     "watch": "see a run in the browser, live or finished, or write its page as one file",
     "suite": "train and evaluate many runs, as one file says",
+    "doctor": "say why it does not learn: of an environment before training, or of a run",
     "plot": "draw the returns of runs, or the results of a suite",
     "presets": "list the presets",
     "diff": "show in which settings two presets differ",

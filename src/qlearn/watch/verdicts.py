@@ -3,13 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+from qlearn.doctor import examine_run
+
 
 def verdicts_of(run: Path) -> dict[str, Any]:
     """The verdicts of the run, what was checked, and a note where it was not examined."""
-    try:
-        from qlearn.doctor import examine_run  # type: ignore[import-not-found, unused-ignore]
-    except ImportError:
-        return {"verdicts": [], "checked": [], "note": "this version of qlearn has no doctor to ask"}
     try:
         report = examine_run(run)
     except Exception as error:  # as in study.py
