@@ -321,11 +321,12 @@ def test_the_loop_hands_over_what_was_seen_and_done(monkeypatch: pytest.MonkeyPa
 def test_a_run_can_continue_after_a_tick() -> None:
     envs = Scripted([[(4, "terminated")]] * 2)
     learner, actor = parts(envs)
-    half = list(train(actor, learner, epsilon=Linear(), total_steps=50, rollout_steps=8))[-1]
+    *others, half = train(actor, learner, epsilon=Linear(), total_steps=50, rollout_steps=8)
     rest = list(train(actor, learner, epsilon=Linear(), total_steps=100, rollout_steps=8, after=half))
     assert rest[-1].steps in (100, 101)
     assert rest[-1].steps == len(envs.log)
-    assert rest[-1].updates == half.updates + len(rest) // 8 * 8
+    assert half.updates == (len(others) + 1) // 8 * 8
+    assert rest[-1].updates == (len(others) + 1 + len(rest)) // 8 * 8  # also of the rollout that was begun
     assert list(train(actor, learner, epsilon=Linear(), total_steps=100, after=rest[-1])) == []
 
 

@@ -273,7 +273,7 @@ def test_a_run_that_fails_stops_no_other_and_is_tried_again(
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent.parent), prepend=os.pathsep)
     (tmp_path / "s.toml").write_text(
         "episodes = 2\n[[runs]]\nenv = 'tests.scripted:Corridor-v0'\npresets = ['dqn']\nsteps = 300\n"
-        f"""set = {{ {TINY}, env.kwargs = '{{"fault": "raise", "at": 200}}' }}\n"""
+        f"""set = {{ {TINY}, env.max_restarts = 0, env.kwargs = '{{"fault": "raise", "at": 200}}' }}\n"""
         f"{BLOCK}steps = 200\nset = {{ {TINY} }}\n"
     )
     words = ("suite", "s.toml", "--jobs", "2", "--module", "tests.scripted", "--out", "o")

@@ -25,6 +25,8 @@ Model = dict[int, dict[int, list[tuple[float, int, float, bool]]]]  # as Gymnasi
 class Played:
     """Copies of an environment (`qlearn.types.Envs`) that is given as a model; `limit` steps cut an episode."""
 
+    lost: Array | None = None
+
     def __init__(self, model: Model, num_envs: int = 1, limit: int = 10**9, mask: Array | None = None) -> None:
         self.model, self.num_envs, self.limit, self.allowed = model, num_envs, limit, mask
         self.space = Space((), np.dtype(np.int64), len(model[0]), categories=len(model), masked=mask is not None)

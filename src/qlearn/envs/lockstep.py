@@ -144,7 +144,12 @@ class GymEnvs:
         ends = np.cumsum(state["lengths"])
         own = np.split(arrays["episode_actions"].astype(np.int64), ends[:-1])
         ended = arrays["ended"].astype(np.bool_)
-        if len(own) != self.num_envs or ended.shape != (self.num_envs,) or obs.shape != self.obs.shape:
+        if (
+            len(own) != self.num_envs
+            or ends[-1] != len(arrays["episode_actions"])
+            or ended.shape != (self.num_envs,)
+            or obs.shape != self.obs.shape
+        ):
             raise ValueError(f"episodes of {len(own)} environments, not {self.num_envs}")
         try:
             return all(

@@ -36,7 +36,7 @@ def require_same(path: Path, manifest: Manifest, config: Config) -> list[str]:
     except UsageError as error:
         raise RunError(f"the configuration in a checkpoint of {path.parent} is damaged: {error}") from error
     least, there = 4 * sum(a * b for a, b in pairwise(config.network.hidden)), manifest.file(NETWORKS).size
-    if least > there:
+    if least > there and config.network.torso != "custom":
         raise RunError(
             f"{path} is not what it should be: its layers would take {least:,} bytes, and there are {there:,}"
         )

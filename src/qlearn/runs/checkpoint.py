@@ -165,8 +165,7 @@ class Checkpoint:
             parts.learner.restore({**groups, "networks": load_tensors(self.content(NETWORKS))})
             for name, rng in parts.generators().items():
                 rng.bit_generator.state = state["rng"][name]
-            exact = self._rebuild(parts, arrays, state["envs"])
-        return dict(state["progress"]), exact
+            return dict(state["progress"]), self._rebuild(parts, arrays, state["envs"])
 
     def _rebuild(self, parts: Parts, arrays: dict[str, dict[str, Array]], state: dict[str, Any]) -> bool:
         """Whether the running episodes go on."""
