@@ -111,8 +111,7 @@ class GymEnvs:
                 self.lost = np.zeros(self.num_envs, np.bool_) if self.lost is None else self.lost
                 self.lost[index] = True
             else:
-                if self._streak:
-                    self._streak.pop(index, None)
+                self._streak.pop(index, None)
 
     def state(self) -> tuple[dict[str, Array], dict[str, Any]]:
         """What a checkpoint keeps: the running episodes' actions, one after another, and the counters."""
